@@ -1,0 +1,39 @@
+# make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
+.DEFAULT_GOAL := help
+.PHONY: help repro test lint adopt-dvc adopt-snakemake
+SHELL := /bin/bash
+ENGINE ?= dvc
+PYTHON ?= python3
+VENV := .venv/.installed
+RUN := source .venv/bin/activate &&
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "laqfi needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+repro: $(VENV) ## run the active profiles: ENGINE=dvc (default) or ENGINE=snakemake
+ifeq ($(ENGINE),dvc)
+	@$(RUN) dvc repro
+else ifeq ($(ENGINE),snakemake)
+	@$(RUN) snakemake
+else
+	$(error ENGINE is '$(ENGINE)', allowed is dvc or snakemake)
+endif
+	@$(RUN) python -c 'import yaml; [print(f"report: reports/{name}/report.html") for name in yaml.safe_load(open("params.yaml"))["active"]]'
+
+test: $(VENV) ## all tests
+	@$(RUN) python -m pytest
+
+lint: $(VENV) ## style and workflow checks, nothing is changed
+	@$(RUN) ruff check && ruff format --check && snakefmt --check workflow && snakemake --lint
+
+adopt-snakemake: $(VENV) ## tell DVC that the results Snakemake made are current
+	@$(RUN) dvc commit --force
+
+adopt-dvc: $(VENV) ## tell Snakemake that the results DVC made are current
+	@$(RUN) dvc status --quiet && snakemake --touch --forceall --cores 1

@@ -1,0 +1,215 @@
+"""What params.yaml may say: one frozen class per block, checked as a whole before any work."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from laqfi.errors import LaqfiError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Block(BaseModel):
+    """A part of params.yaml: unknown keys and wrong types are errors, never guesses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Dataset(Block):
+    name: Literal["digits", "mnist", "fashion_mnist", "kmnist"]
+
+
+class Classifier(Block):
+    network: Literal["classifier"]
+    epochs: Count
+    batch_size: Count
+    lr: Positive
+    seed: Seed
+
+
+class Inception(Block):
+    network: Literal["inception"]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+Features = Annotated[Classifier | Inception, Field(discriminator="network")]
+
+
+class Diffusion(Block):
+    timesteps: Annotated[int, Field(ge=2)]
+    beta_start: Annotated[float, Field(gt=0, lt=1)]
+    beta_end: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Unet(Block):
+    base_channels: Annotated[int, Field(ge=4, multiple_of=4)]
+    attention: list[Annotated[int, Field(ge=1, le=6)]]
+    heads: Count
+    dropout: Fraction
+
+    @model_validator(mode="after")
+    def heads_divide_channels(self):
+        if self.base_channels % self.heads:
+            raise ValueError(f"heads is {self.heads}, allowed is a divisor of base_channels = {self.base_channels}")
+        return self
+
+
+class Train(Block):
+    steps: Count
+    batch_size: Count
+    lr: Positive
+    warmup: Annotated[int, Field(ge=0)]
+    ema: Fraction
+    grad_clip: Positive
+    seed: Seed
+
+
+class Fisher(Block):
+    timesteps: Annotated[list[Count], Field(min_length=1)]
+    bins: Annotated[list[Count], Field(min_length=1)]
+    images: Annotated[int, Field(ge=2)]
+    chunk: Count
+    seed: Seed
+
+    @model_validator(mode="after")
+    def bins_cover_timesteps(self):
+        for key, values in (("timesteps", self.timesteps), ("bins", self.bins)):
+            if values != sorted(set(values)):
+                raise ValueError(f"{key} must increase")
+        if self.timesteps[-1] > self.bins[-1]:
+            raise ValueError(f"the last bin ends at {self.bins[-1]}, before timestep {self.timesteps[-1]}")
+        for low, high in zip([0, *self.bins], self.bins, strict=False):
+            if not any(low < t <= high for t in self.timesteps):
+                raise ValueError(f"no timestep in the bin {low} < t <= {high}")
+        return self
+
+
+class Quantize(Block):
+    fisher: Literal["empirical", "gauss_newton"]
+    timestep: Count
+
+
+class Sample(Block):
+    sampler: Literal["ddpm", "ddim"]
+    steps: Count
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clip: bool
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    images: Annotated[int, Field(ge=2)]
+    batch_size: Count
+
+    @model_validator(mode="after")
+    def values_make_sense(self):
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ from each other, found {self.seeds}")
+        if self.sampler == "ddpm" and self.eta != 0:
+            raise ValueError("eta belongs to the sampler ddim; ddpm is always ancestral")
+        return self
+
+
+class Evaluate(Block):
+    groups: Annotated[int, Field(ge=2)]
+    noise_images: Count
+    noise_timesteps: Annotated[list[Count], Field(min_length=1)]
+    seed: Seed
+
+
+class Profile(Block):
+    """One complete run: what it is made of, from the data to the measures."""
+
+    threads: Count
+    dataset: Dataset
+    features: Features
+    diffusion: Diffusion
+    unet: Unet
+    train: Train
+    fisher: Fisher
+    quantize: Quantize
+    sample: Sample
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def blocks_agree(self):
+        last = self.diffusion.timesteps
+        limits = {
+            "fisher.timesteps": max(self.fisher.timesteps),
+            "evaluate.noise_timesteps": max(self.evaluate.noise_timesteps),
+            "sample.steps": self.sample.steps,
+        }
+        for key, value in limits.items():
+            if value > last:
+                raise ValueError(f"{key} holds {value}, allowed is 1 to diffusion.timesteps = {last}")
+        if self.quantize.timestep not in self.fisher.timesteps:
+            raise ValueError(
+                f"quantize.timestep is {self.quantize.timestep}, allowed is one of fisher.timesteps"
+                f" {self.fisher.timesteps}"
+            )
+        if self.sample.images < 2 * self.evaluate.groups:
+            raise ValueError(f"sample.images must be at least 2 x evaluate.groups = {2 * self.evaluate.groups}")
+        return self
+
+
+class Variant(BaseModel):
+    """A quantization policy with its options, which the policy itself declares."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    policy: str
+
+
+class Params(Block):
+    active: Annotated[list[Name], Field(min_length=1)]
+    variants: dict[Name, Variant]
+    profiles: dict[Name, Profile]
+
+    @model_validator(mode="after")
+    def names_exist(self):
+        for name in self.active:
+            if name not in self.profiles:
+                raise ValueError(f"active names {name!r}, allowed is one of {sorted(self.profiles)}")
+        if "fp32" not in self.variants or self.variants["fp32"].policy != "fp32":
+            raise ValueError("variants must hold fp32 with policy fp32: everything is compared with it")
+        return self
+
+
+def load(path: Path) -> Params:
+    """Read and check all of params.yaml. Raises LaqfiError with one line for the first thing wrong."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise LaqfiError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise LaqfiError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as error:
+        raise LaqfiError(f"{path}: {first_line(error)}") from error
+    # Looked up at run time, not imported: a policy decides whether a run may start, but its code
+    # must not be a dependency of every stage that reads params.yaml.
+    policies = import_module("laqfi.quant.policy")
+    for name, variant in params.variants.items():
+        try:
+            policies.bind(variant.policy, variant.model_extra)
+        except ValidationError as error:
+            raise LaqfiError(f"{path}: {first_line(error, prefix=f'variants.{name}')}") from error
+        except LaqfiError as error:
+            raise LaqfiError(f"{path}: variants.{name}.policy: {error}") from error
+    return params
+
+
+def first_line(error: ValidationError, prefix: str = "") -> str:
+    """The first complaint of pydantic as `key: found ..., what is allowed`."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join([prefix, *map(str, first["loc"])]).strip(".") or "the file"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    if first["type"] in ("missing", "value_error"):
+        return f"{key}: {message}"
+    return f"{key}: found {first['input']!r}. {message}"

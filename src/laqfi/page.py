@@ -1,0 +1,26 @@
+"""The report as one HTML file with its pictures inside."""
+
+from base64 import b64encode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+CAPTIONS = {
+    "samples": "Real images, and what every variant draws from the same noise.",
+    "size_fid": "Size against FID. Bars are 95 % confidence intervals; the band is that of FP32.",
+    "noise_error": "How far the predicted noise moves from FP32's on the same noised held-out images.",
+    "fisher_timesteps": "Empirical Fisher information of each layer along the timesteps. Sampling ends at t = 1.",
+    "fisher_timesteps_gauss_newton": "The same for the Gauss–Newton Fisher, which does not depend on the fit.",
+    "fisher_tensors": "Fisher information of each weight tensor, at the timestep the policies score by.",
+    "magnitude": "Weight magnitude map: mean |w| of each weight tensor.",
+    "loss": "Training loss.",
+}
+
+
+def render(facts: dict[str, str], rows: list[dict[str, str]], figures: dict[str, bytes]) -> str:
+    """Facts, results table and figures (PNG bytes by name) as one page that needs nothing else."""
+    environment = Environment(loader=PackageLoader("laqfi", ""), autoescape=True, undefined=StrictUndefined)
+    pictures = [
+        {"name": name, "caption": caption, "data": b64encode(figures[name]).decode()}
+        for name, caption in CAPTIONS.items()
+    ]
+    return environment.get_template("report.html.j2").render(facts=facts, rows=rows, pictures=pictures)

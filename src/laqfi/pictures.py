@@ -1,0 +1,24 @@
+"""Sheets of images as PNG bytes."""
+
+import io
+
+import numpy as np
+from einops import rearrange
+from PIL import Image
+
+SHORTEST = 32  # pixels an image is at least enlarged to, by whole factors, so that an eye can judge it
+
+
+def sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 [N, C, H, W] as one [rows·H, columns·W, C] picture, enlarged; N is cut to whole rows."""
+    whole = images[: len(images) // columns * columns]
+    factor = -(-SHORTEST // images.shape[-1])
+    enlarged = whole.repeat(factor, axis=-2).repeat(factor, axis=-1)
+    return rearrange(enlarged, "(row column) c h w -> (row h) (column w) c", column=columns)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """[H, W, 1] or [H, W, 3] uint8 to PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,167 @@
+"""Figures as PNG bytes. Colours: Okabe and Ito (2008), told apart by colour-blind readers."""
+
+import csv
+import io
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from laqfi.pictures import sheet
+from laqfi.tables import mean_noise_mse
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*X<>phd"
+STYLE = {"color": "#DDDDDD", "linewidth": 0.8}
+
+
+def render(figure: Figure) -> bytes:
+    """PNG without the stamp of the library's version."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def axes(width: float, height: float, title: str, x: str, y: str):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axis = figure.subplots()
+    label(axis, title, x, y)
+    return figure, axis
+
+
+def label(axis, title: str, x: str, y: str) -> None:
+    axis.set_title(title, fontsize=13)
+    axis.set_xlabel(x, fontsize=11)
+    axis.set_ylabel(y, fontsize=11)
+    axis.grid(**STYLE)
+    axis.set_axisbelow(True)
+
+
+def loss_curve(text: str) -> bytes:
+    """Training loss from its CSV (step, loss)."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    figure, axis = axes(8, 4.5, "Training loss", "step", "mean squared error of the predicted noise")
+    axis.plot([int(row["step"]) for row in rows], [float(row["loss"]) for row in rows], color=COLOURS[0])
+    axis.set_yscale("log")
+    return render(figure)
+
+
+def fisher_by_timestep(table: dict, kind: str) -> bytes:
+    """Mean Fisher of each layer along the timesteps, linear and log, with standard errors."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    timesteps = np.array(table["timesteps"])
+    for axis, scale in zip(figure.subplots(1, 2), ("linear", "log"), strict=True):
+        label(
+            axis,
+            f"{scale} scale",
+            "timestep t (1 is the last step of sampling)",
+            "mean squared gradient per weight",
+        )
+        for colour, (layer, rows) in zip(COLOURS, table[kind]["layers"].items(), strict=False):
+            mean, error = np.array(rows["mean"]), np.array(rows["standard_error"])
+            axis.plot(timesteps, mean, "o-", color=colour, markersize=4, label=f"layer {layer}")
+            axis.fill_between(
+                timesteps, np.clip(mean - error, mean * 0.05, None), mean + error, color=colour, alpha=0.2
+            )
+        axis.set_xscale("log")
+        axis.set_yscale(scale)
+        axis.invert_xaxis()
+        axis.legend()
+    name = {"empirical": "Empirical", "gauss_newton": "Gauss–Newton"}[kind]
+    figure.suptitle(f"{name} Fisher information by layer and timestep (band: ± standard error)", fontsize=14)
+    return render(figure)
+
+
+def bars(title: str, y: str, layers: dict[str, int], values: dict[str, float], errors: dict | None = None) -> bytes:
+    """One bar per weight tensor, coloured by layer, on a log scale."""
+    figure, axis = axes(14, 6, title, "", y)
+    names = list(layers)
+    for layer in sorted(set(layers.values())):
+        places = [place for place, name in enumerate(names) if layers[name] == layer]
+        members = [names[place] for place in places]
+        spread = None if errors is None else [errors[name] for name in members]
+        axis.bar(
+            places,
+            [values[n] for n in members],
+            color=COLOURS[layer - 1],
+            yerr=spread,
+            label=f"layer {layer}",
+        )
+    short = [name.removeprefix("layers.").removesuffix(".weight") for name in names]
+    axis.set_xticks(range(len(names)), short, rotation=90, fontsize=9)
+    axis.set_yscale("log")
+    axis.legend(ncols=6)
+    return render(figure)
+
+
+def fisher_by_tensor(table: dict, kind: str, timestep: int) -> bytes:
+    """Mean Fisher of each weight tensor at one timestep, with standard errors."""
+    column = table["timesteps"].index(timestep)
+    rows = table[kind]["tensors"]
+    mean, error = ({name: r[key][column] for name, r in rows.items()} for key in ("mean", "standard_error"))
+    name = {"empirical": "Empirical", "gauss_newton": "Gauss–Newton"}[kind]
+    title = f"{name} Fisher information of each weight tensor at t = {timestep} (± standard error)"
+    return bars(title, "mean squared gradient per weight", table["layers"], mean, error)
+
+
+def magnitude(table: dict) -> bytes:
+    """Weight magnitude map."""
+    return bars("Mean magnitude of each weight tensor", "mean |w|", table["layers"], table["magnitude"])
+
+
+def size_against_fid(evaluations: dict[str, dict], floor: dict) -> bytes:
+    """Bytes against FID, absolute and as the paired difference to FP32, each with its interval."""
+    figure = Figure(figsize=(14, 6), layout="constrained")
+    absolute, paired = figure.subplots(1, 2)
+    label(absolute, "FID", "size in MiB", "FID (lower is better)")
+    label(paired, "Difference in FID, same noise", "size in MiB", "FID − FID of FP32")
+    absolute.axhline(floor["fid"], color="#555555", linestyle="--", label="real against real")
+    base = evaluations["fp32"]["fid"]
+    absolute.axhspan(base["low"], base["high"], color="#EEEEEE")
+    paired.axhline(0, color="#555555", linestyle="--")
+    for place, (name, e) in enumerate(evaluations.items()):
+        style = {
+            "color": COLOURS[place % len(COLOURS)],
+            "marker": MARKERS[place % len(MARKERS)],
+            "capsize": 3,
+        }
+        for axis, key in ((absolute, "fid"), (paired, "fid_difference")):
+            mean, low, high = (e[key][k] for k in ("mean", "low", "high"))
+            axis.errorbar(e["bytes"] / 2**20, mean, [[mean - low], [high - mean]], label=name, linestyle="", **style)
+    absolute.set_ylim(bottom=0)
+    figure.legend(*absolute.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    return render(figure)
+
+
+def noise_error(evaluations: dict[str, dict]) -> bytes:
+    """Mean squared error of the predicted noise against FP32's along the timesteps."""
+    figure, axis = axes(
+        10,
+        5.5,
+        "Change of the predicted noise",
+        "timestep t",
+        "mean squared difference to FP32 (unit: noise variance)",
+    )
+    for place, (name, e) in enumerate(evaluations.items()):
+        if mean_noise_mse(e) > 0:
+            points = sorted((int(t), value) for t, value in e["noise_mse"].items())
+            marker = MARKERS[place % len(MARKERS)] + "-"
+            axis.plot(*zip(*points, strict=True), marker, color=COLOURS[place % len(COLOURS)], label=name)
+    axis.set_yscale("log")
+    if axis.lines:
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return render(figure)
+
+
+def sample_sheets(images: dict[str, np.ndarray], columns: int = 8, rows: int = 4) -> bytes:
+    """The first images of each set [N, C, H, W], set by set; the same place is the same noise."""
+    across = 4
+    down = -(-len(images) // across)
+    figure = Figure(figsize=(3.6 * across, 2.2 * down), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(down, across)).ravel()
+    for axis in grid:
+        axis.axis("off")
+    for axis, (name, stack) in zip(grid, images.items(), strict=False):
+        picture = sheet(stack[: columns * rows], min(columns, len(stack)))
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(name, fontsize=12)
+    return render(figure)

@@ -1,0 +1,45 @@
+"""Stage: the feature network, trained once (or fetched), frozen, and hashed."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from laqfi import cli, features, io
+from laqfi.classifier import FeatureNet, accuracy, fit
+from laqfi.config import Classifier, Profile
+from laqfi.device import default_device
+from laqfi.diffusion import from_uint8
+from laqfi.rng import derive_seed
+
+
+def feature_network(profile: Profile, *, dataset: Path, network: Path, info: Path) -> None:
+    """Write the network as safetensors, and its held-out accuracy and SHA-256 as JSON."""
+    arrays = io.read_arrays(dataset)
+    if isinstance(profile.features, Classifier):
+        state, metadata, held_out = trained_classifier(profile.features, arrays)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            state = features.fetch_inception(profile.features.sha256, Path(folder))
+        metadata, held_out = {"network": "inception"}, None
+    io.write_tensors(network, state, metadata)
+    counts = {"train": len(arrays["train_images"]), "test": len(arrays["test_images"])}
+    summary = {"network": profile.features.network, "dataset": profile.dataset.name, "images": counts}
+    io.write_json(info, summary | {"accuracy": held_out, "sha256": io.sha256(network)})
+
+
+def trained_classifier(settings: Classifier, arrays: dict) -> tuple[dict, dict, float]:
+    """State, metadata and held-out accuracy of a classifier trained on the training images."""
+    images, test_images = (from_uint8(arrays[f"{part}_images"]) for part in ("train", "test"))
+    labels, test_labels = (torch.from_numpy(arrays[f"{part}_labels"]) for part in ("train", "test"))
+    classes = int(labels.max()) + 1
+    image = [images.shape[1], images.shape[-1]]
+    torch.manual_seed(derive_seed("classifier weights", settings.seed))
+    network = FeatureNet(*image, classes).to(default_device())
+    fit(network, images, labels, settings)
+    metadata = {"network": "classifier", "image": image, "classes": classes}
+    return network.state_dict(), metadata, accuracy(network, test_images, test_labels)
+
+
+if __name__ == "__main__":
+    cli.run(feature_network)

@@ -1,0 +1,64 @@
+"""Stage: Fisher information of every weight, and its mean over every (tensor, timestep)."""
+
+from pathlib import Path
+
+import torch
+
+from laqfi import cli, io
+from laqfi.config import Profile
+from laqfi.device import default_device
+from laqfi.diffusion import from_uint8
+from laqfi.fisher import FisherMap, fisher_maps, mean_and_error
+from laqfi.quant.model import is_quantizable, load_unet
+from laqfi.rng import generator
+from laqfi.unet import UNet, layer_of
+
+
+def fisher(profile: Profile, *, dataset: Path, model: Path, out: Path, table: Path) -> None:
+    """Write the per-weight maps like a checkpoint (`kind/bin/name`), and the table of means as JSON."""
+    settings = profile.fisher
+    images = from_uint8(io.read_arrays(dataset)["train_images"])
+    unet, alphas_cumprod, _ = load_unet(model, default_device())
+    chosen = torch.from_numpy(generator("fisher", settings.seed).permutation(len(images))[: settings.images])
+    maps = fisher_maps(
+        unet,
+        images[chosen],
+        alphas_cumprod,
+        timesteps=settings.timesteps,
+        bins=settings.bins,
+        chunk=settings.chunk,
+        seed=settings.seed,
+    )
+    per_weight = {
+        f"{kind}/{edge}/{name}": tensor
+        for kind, fisher_map in maps.items()
+        for edge, tensors in fisher_map.per_weight.items()
+        for name, tensor in tensors.items()
+    }
+    io.write_tensors(out, per_weight, {"timesteps": settings.timesteps, "bins": settings.bins})
+    io.write_json(table, summarise(unet, maps) | {"images": len(chosen), "timesteps": settings.timesteps})
+
+
+def summarise(unet: UNet, maps: dict[str, FisherMap]) -> dict:
+    """Mean Fisher with standard error per weight tensor and per layer (all its weights alike), and mean |w|."""
+    weights = {name: w for name, w in unet.named_parameters() if is_quantizable(name, w)}
+    layers = {name: layer_of(name) for name in weights}
+    summary = {"layers": layers, "magnitude": {name: w.abs().mean().item() for name, w in weights.items()}}
+    for kind, fisher_map in maps.items():
+        tensors = {name: as_lists(fisher_map.per_sample[name]) for name in weights}
+        by_layer = {}
+        for layer in sorted(set(layers.values())):
+            members = [name for name in weights if layers[name] == layer]
+            total = sum(fisher_map.per_sample[name] * weights[name].numel() for name in members)
+            by_layer[str(layer)] = as_lists(total / sum(weights[name].numel() for name in members))
+        summary[kind] = {"tensors": tensors, "layers": by_layer}
+    return summary
+
+
+def as_lists(per_sample: torch.Tensor) -> dict[str, list[float]]:
+    mean, error = mean_and_error(per_sample)
+    return {"mean": mean.tolist(), "standard_error": error.tolist()}
+
+
+if __name__ == "__main__":
+    cli.run(fisher)

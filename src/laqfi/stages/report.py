@@ -1,0 +1,54 @@
+"""Stage: all variants of a profile in one table, one metrics file, figures, and a page that opens offline."""
+
+from pathlib import Path
+
+from laqfi import cli, io, plots, tables
+from laqfi.config import Profile, Variant
+from laqfi.page import render
+
+
+def report(
+    profile: Profile,
+    variants: dict[str, Variant],
+    *,
+    dataset: Path,
+    info: Path,
+    floor: Path,
+    table: Path,
+    loss: Path,
+    evaluate: Path,
+    sample: Path,
+    metrics: Path,
+    summary: Path,
+    markdown: Path,
+    figures: Path,
+    page: Path,
+) -> None:
+    """Read one evaluation per variant named in params.yaml and write what a reader looks at."""
+    evaluations = {name: io.read_json(evaluate / f"{name}.json") for name in variants}
+    real_floor, fisher = io.read_json(floor), io.read_json(table)
+    io.write_json(metrics, tables.metrics(evaluations, real_floor))
+    rows = tables.summary(evaluations)
+    io.write_text(summary, tables.as_csv(rows))
+    io.write_text(markdown, tables.as_markdown(rows))
+
+    images = {"real": io.read_arrays(dataset)["train_images"]}
+    images |= {name: io.read_arrays(sample / f"{name}.npz")["images"][0] for name in variants}
+    drawn = {
+        "loss": plots.loss_curve(loss.read_text()),
+        "fisher_timesteps": plots.fisher_by_timestep(fisher, "empirical"),
+        "fisher_timesteps_gauss_newton": plots.fisher_by_timestep(fisher, "gauss_newton"),
+        "fisher_tensors": plots.fisher_by_tensor(fisher, profile.quantize.fisher, profile.quantize.timestep),
+        "magnitude": plots.magnitude(fisher),
+        "size_fid": plots.size_against_fid(evaluations, real_floor),
+        "noise_error": plots.noise_error(evaluations),
+        "samples": plots.sample_sheets(images),
+    }
+    for name, payload in drawn.items():
+        io.write_bytes(figures / f"{name}.png", payload)
+    facts = tables.facts(profile, io.read_json(info), real_floor, evaluations["fp32"])
+    io.write_text(page, render(facts, rows, drawn))
+
+
+if __name__ == "__main__":
+    cli.run(report)

@@ -1,0 +1,99 @@
+"""The numbers of a run as tables: for DVC to compare, for a spreadsheet, for a README."""
+
+import csv
+import io
+
+from laqfi.config import Profile
+
+DIGITS = 6  # significant digits of the metrics file: more is not reproducible between machines anyway
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def metrics(evaluations: dict[str, dict], floor: dict) -> dict:
+    """What `dvc metrics diff` compares: one block of numbers per variant, and the real-vs-real floor."""
+    return {
+        "floor": {key: rounded(floor[key]) for key in ("fid", "low", "high", "kid")},
+        "variants": {name: variant_metrics(evaluation) for name, evaluation in evaluations.items()},
+    }
+
+
+def variant_metrics(evaluation: dict) -> dict:
+    numbers = {
+        "bytes": evaluation["bytes"],
+        "reduction_percent": rounded(100 * evaluation["reduction"]),
+        "fid": rounded(evaluation["fid"]["mean"]),
+        "fid_low": rounded(evaluation["fid"]["low"]),
+        "fid_high": rounded(evaluation["fid"]["high"]),
+        "fid_difference": rounded(evaluation["fid_difference"]["mean"]),
+        "fid_difference_low": rounded(evaluation["fid_difference"]["low"]),
+        "fid_difference_high": rounded(evaluation["fid_difference"]["high"]),
+        "kid": rounded(evaluation["kid"]),
+        "noise_mse": rounded(mean_noise_mse(evaluation)),
+    }
+    if evaluation["psnr"] is not None:
+        numbers["psnr"] = rounded(evaluation["psnr"])
+    return numbers
+
+
+def mean_noise_mse(evaluation: dict) -> float:
+    values = list(evaluation["noise_mse"].values())
+    return sum(values) / len(values)
+
+
+def summary(evaluations: dict[str, dict]) -> list[dict[str, str]]:
+    """One row of readable text per variant, in the order of params.yaml."""
+    return [
+        {
+            "variant": name,
+            "size": f"{e['bytes'] / 2**20:.3f} MiB",
+            "smaller by": f"{100 * e['reduction']:.1f} %",
+            "size band": e["size_band"],
+            "FID [95 % CI]": f"{e['fid']['mean']:.2f} [{e['fid']['low']:.2f}, {e['fid']['high']:.2f}]",
+            "FID − FP32 [95 % CI]": difference(e["fid_difference"]),
+            "FID band": e["fid_band"],
+            "KID": f"{e['kid']:.3f}",
+            "PSNR": "identical" if e["psnr"] is None else f"{e['psnr']:.1f} dB",
+            "noise MSE": f"{mean_noise_mse(e):.1e}",
+            "verdict": e["verdict"],
+        }
+        for name, e in evaluations.items()
+    ]
+
+
+def difference(interval: dict) -> str:
+    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+
+
+def as_csv(rows: list[dict[str, str]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def as_markdown(rows: list[dict[str, str]]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *[list(row.values()) for row in rows]]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def facts(profile: Profile, info: dict, floor: dict, base: dict) -> dict[str, str]:
+    """What a reader must know to judge the table."""
+    sample, seeds = profile.sample, len(profile.sample.seeds)
+    accuracy = "" if info["accuracy"] is None else f", {100 * info['accuracy']:.2f} % right on held-out images"
+    eta = f", eta {sample.eta:g}" if sample.sampler == "ddim" else ""
+    return {
+        "Data": f"{info['dataset']}: {info['images']['train']:,} training and"
+        f" {info['images']['test']:,} held-out images",
+        "Model": f"U-Net of {sum(base['parameters'].values()):,} parameters, {base['bytes'] / 2**20:.2f} MiB in FP32",
+        "Sampling": f"{sample.sampler.upper()}, {sample.steps} steps{eta}; {seeds} seeds of {sample.images:,} images,"
+        " the same noise for every variant",
+        "Features": f"{info['network']}{accuracy}; SHA-256 {info['sha256'][:16]}…",
+        "Real-vs-real floor": f"FID {floor['fid']:.2f} [{floor['low']:.2f}, {floor['high']:.2f}],"
+        f" KID {floor['kid']:.3f} ({floor['images']:,} held-out images)",
+        "FP32": f"FID {base['fid']['mean']:.2f} [{base['fid']['low']:.2f}, {base['fid']['high']:.2f}],"
+        f" mean over the seeds",
+    }
