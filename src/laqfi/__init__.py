@@ -1,0 +1,1 @@
+"""Layer-adaptive quantization of diffusion models with Fisher information."""

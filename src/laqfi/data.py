@@ -58,9 +58,10 @@ def pad(images: np.ndarray) -> np.ndarray:
 def download(source: type[datasets.MNIST], folder: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
     """Training and test set, fetched by torchvision and checked against its MD5 sums."""
     mirror = os.environ.get(MIRROR, "")
+    urls = [mirror.rstrip("/") + "/"] if is_url(mirror) else []
     # The class keeps its name, from which torchvision derives the folder of the raw files.
-    mirrored = type(source.__name__, (source,), {"mirrors": [*as_urls(mirror), *source.mirrors]})
-    if Path(mirror).is_dir():
+    mirrored = type(source.__name__, (source,), {"mirrors": [*urls, *source.mirrors]})
+    if mirror and not is_url(mirror):
         copy_files(source, Path(mirror), folder)
     try:
         return mirrored(folder, train=True, download=True), mirrored(folder, train=False, download=True)
@@ -72,21 +73,22 @@ def download(source: type[datasets.MNIST], folder: Path) -> tuple[datasets.MNIST
         ) from error
 
 
-def as_urls(mirror: str) -> list[str]:
-    return [mirror.rstrip("/") + "/"] if "://" in mirror else []
+def is_url(mirror: str) -> bool:
+    return "://" in mirror
 
 
 def copy_files(source: type[datasets.MNIST], mirror: Path, folder: Path) -> None:
-    """Lay the files of a mirror folder where torchvision looks before it downloads.
+    """Lay the files of a mirror folder where torchvision looks before it downloads; what is missing it downloads.
 
     Raises LaqfiError for a file whose checksum differs, so that a damaged mirror is never passed over.
     """
+    if not mirror.is_dir():
+        raise LaqfiError(f"{MIRROR}={str(mirror)!r}: no such folder; allowed is a folder or a URL")
     raw = folder / source.__name__ / "raw"
     raw.mkdir(parents=True)
     for name, md5 in source.resources:
-        if not (mirror / name).is_file():
-            raise LaqfiError(f"{mirror / name}: no such file; {MIRROR} must hold it")
-        found = hashlib.md5((mirror / name).read_bytes(), usedforsecurity=False).hexdigest()
-        if found != md5:
-            raise LaqfiError(f"{mirror / name}: MD5 is {found}, allowed is {md5}")
-        shutil.copyfile(mirror / name, raw / name)
+        if (mirror / name).is_file():
+            found = hashlib.md5((mirror / name).read_bytes(), usedforsecurity=False).hexdigest()
+            if found != md5:
+                raise LaqfiError(f"{mirror / name}: MD5 is {found}, allowed is {md5}")
+            shutil.copyfile(mirror / name, raw / name)

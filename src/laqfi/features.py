@@ -45,7 +45,7 @@ def fetch_inception(sha256: str, folder: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(BytesIO(payload), map_location="cpu", weights_only=True)
         inception_network(state)
-    except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError) as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
         raise LaqfiError(f"{path}: not the weights of pytorch-fid's Inception ({first_line(error)})") from error
     return state
 
@@ -59,7 +59,7 @@ def inception_network(state: dict[str, Tensor]) -> nn.Module:
     from pytorch_fid import inception  # seconds to import, which the classifier's users need not wait for
 
     with mock.patch.object(inception, "load_state_dict_from_url", return_value=state):
-        return inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]])
+        return inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
 
 
 def load(path: Path, device: torch.device, batch_size: int = 500) -> Extractor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 SIZE_BANDS = {0.10: "slight", 0.20: "meaningful", 0.30: "noticeable", 0.40: "large", 0.50: "beyond 50 %"}
@@ -84,7 +84,7 @@ def interval(runs: list[Jackknifed]) -> tuple[float, float, float]:
     groups = len(runs[0].left_out)
     variances = [(groups - 1) / groups * ((r.left_out - r.left_out.mean()) ** 2).sum() for r in runs]
     error = np.sqrt(np.sum(variances)) / len(runs)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(runs) * (groups - 1)) * error)
+    half = float(stdtrit(len(runs) * (groups - 1), (1 + CONFIDENCE) / 2) * error)
     return mean, mean - half, mean + half
 
 

@@ -7,14 +7,16 @@ from einops import rearrange
 from PIL import Image
 
 SHORTEST = 32  # pixels an image is at least enlarged to, by whole factors, so that an eye can judge it
+SEAM = 90  # grey of the line between images
 
 
 def sheet(images: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 [N, C, H, W] as one [rows·H, columns·W, C] picture, enlarged; N is cut to whole rows."""
+    """uint8 [N, C, H, W] as one picture [rows·h, columns·w, C] of enlarged images; N is cut to whole rows."""
     whole = images[: len(images) // columns * columns]
     factor = -(-SHORTEST // images.shape[-1])
     enlarged = whole.repeat(factor, axis=-2).repeat(factor, axis=-1)
-    return rearrange(enlarged, "(row column) c h w -> (row h) (column w) c", column=columns)
+    framed = np.pad(enlarged, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=SEAM)
+    return rearrange(framed, "(row column) c h w -> (row h) (column w) c", column=columns)
 
 
 def png(picture: np.ndarray) -> bytes:

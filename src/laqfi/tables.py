@@ -7,6 +7,8 @@ from laqfi.config import Profile
 
 DIGITS = 6  # significant digits of the metrics file: more is not reproducible between machines anyway
 
+ONLY_IN_CSV = ("KID", "noise MSE")
+
 
 def rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
@@ -76,7 +78,9 @@ def as_csv(rows: list[dict[str, str]]) -> str:
 
 
 def as_markdown(rows: list[dict[str, str]]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *[list(row.values()) for row in rows]]
+    """The table without its least read columns, narrow enough for a README."""
+    columns = [column for column in rows[0] if column not in ONLY_IN_CSV]
+    lines = [columns, ["---"] * len(columns), *[[row[column] for column in columns] for row in rows]]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 

@@ -1,0 +1,47 @@
+"""Small real things the tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from laqfi.config import Params
+from laqfi.diffusion import linear_alphas_cumprod
+from laqfi.unet import UNet, UNetConfig
+from tiny import ROOT, tiny_params
+
+
+@pytest.fixture
+def params() -> Params:
+    return Params.model_validate(tiny_params())
+
+
+@pytest.fixture
+def profile(params):
+    return params.profiles["tiny"]
+
+
+@pytest.fixture
+def unet() -> UNet:
+    """A small U-Net in eval mode whose zero-initialised weights are not zero."""
+    torch.manual_seed(0)
+    model = UNet(UNetConfig(image_channels=1, base_channels=4, attention=(2, 6), heads=2, dropout=0.1)).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+@pytest.fixture
+def alphas_cumprod() -> torch.Tensor:
+    return linear_alphas_cumprod(100, 0.001, 0.1)
+
+
+@pytest.fixture(scope="session")
+def mnist_mirror() -> Path:
+    """The folder with the four MNIST files: beside the repository, or the one LAQFI_DATA_MIRROR names."""
+    for folder in (ROOT.parent / "shared/mnist", Path(os.environ.get("LAQFI_DATA_MIRROR", "/nowhere"))):
+        if (folder / "train-images-idx3-ubyte.gz").is_file():
+            return folder
+    pytest.skip("needs the four MNIST files in ../shared/mnist or in LAQFI_DATA_MIRROR")

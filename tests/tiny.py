@@ -1,0 +1,40 @@
+"""A complete run that takes seconds: the smallest data, model and number of images that still mean something."""
+
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+TINY = {
+    "threads": 1,
+    "dataset": {"name": "digits"},
+    "features": {"network": "classifier", "epochs": 1, "batch_size": 64, "lr": 0.002, "seed": 0},
+    "diffusion": {"timesteps": 100, "beta_start": 0.001, "beta_end": 0.1},
+    "unet": {"base_channels": 4, "attention": [2, 6], "heads": 2, "dropout": 0.1},
+    "train": {
+        "steps": 6,
+        "batch_size": 16,
+        "lr": 0.01,
+        "warmup": 2,
+        "ema": 0.9,
+        "grad_clip": 1.0,
+        "seed": 0,
+    },
+    "fisher": {"timesteps": [1, 50, 100], "bins": [1, 100], "images": 4, "chunk": 2, "seed": 0},
+    "quantize": {"fisher": "empirical", "timestep": 1},
+    "sample": {"sampler": "ddim", "steps": 3, "clip": True, "seeds": [0, 1], "images": 100, "batch_size": 60},
+    "evaluate": {"groups": 4, "noise_images": 8, "noise_timesteps": [1, 100], "seed": 0},
+}
+VARIANTS = {
+    "fp32": {"policy": "fp32"},
+    "threshold": {"policy": "threshold", "tau": 0.1},
+    "ratio": {"policy": "ratio", "p": 0.25},
+}
+
+
+def tiny_params() -> dict:
+    """A params.yaml that runs in seconds, as plain data a test may change."""
+    return yaml.safe_load(
+        yaml.safe_dump({"active": ["tiny"], "variants": VARIANTS, "profiles": {"tiny": TINY}}, sort_keys=False)
+    )

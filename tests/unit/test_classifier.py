@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from torch import nn
+
+from laqfi.classifier import FEATURES, FeatureNet, accuracy, fit, shift
+from laqfi.config import Classifier
+
+SETTINGS = Classifier(network="classifier", epochs=8, batch_size=20, lr=0.002, seed=0)
+SHORT = SETTINGS.model_copy(update={"epochs": 1})
+
+
+def easy_digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """100 handwritten zeros, ones and fours."""
+    images, labels = load_digits(return_X_y=True)
+    chosen = np.isin(labels, (0, 1, 4)).nonzero()[0][:100]
+    scaled = torch.from_numpy(images[chosen]).float().view(-1, 1, 8, 8) / 8 - 1
+    return scaled, torch.from_numpy(np.searchsorted((0, 1, 4), labels[chosen]))
+
+
+def trained(settings: Classifier) -> FeatureNet:
+    torch.manual_seed(0)
+    network = FeatureNet(1, 8, 3)
+    fit(network, *easy_digits(), settings)
+    return network
+
+
+def weights(network: FeatureNet) -> torch.Tensor:
+    return torch.cat([tensor.double().flatten() for tensor in network.state_dict().values()])
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.integers(-4, 4), st.integers(-4, 4))
+def test_shift_shows_the_pixel_so_many_rows_and_columns_on_and_background_beyond(rows, columns):
+    x = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    moved = shift(x, rows, columns)
+    expected = torch.full_like(x, -1.0)
+    for i in range(4):
+        for j in range(5):
+            if 0 <= i + rows < 4 and 0 <= j + columns < 5:
+                expected[..., i, j] = x[..., i + rows, j + columns]
+    assert torch.equal(moved, expected)
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 8), (1, 32), (3, 16)])
+def test_every_image_has_84_features_and_a_score_per_class(channels, side):
+    network = FeatureNet(channels, side, 7).eval()
+    x = torch.rand(5, channels, side, side) * 2 - 1
+    assert network.features(x).shape == (5, FEATURES) == (5, 84)
+    assert network(x).shape == (5, 7)
+
+
+def test_features_of_an_image_do_not_depend_on_its_batch():
+    network, (images, _) = trained(SHORT), easy_digits()
+    with torch.inference_mode():
+        alone = torch.cat([network.features(image[None]) for image in images[:5]])
+        torch.testing.assert_close(network.features(images)[:5], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_fit_learns_easy_digits():
+    network = trained(SETTINGS)
+    assert not network.training
+    assert accuracy(network, *easy_digits()) > 0.97
+
+
+def test_labels_decide_what_is_learnt():
+    torch.manual_seed(0)
+    network, (images, labels) = FeatureNet(1, 8, 3), easy_digits()
+    fit(network, images, (labels + 1) % 3, SETTINGS)
+    assert accuracy(network, images, labels) < 0.1
+
+
+def test_fit_leaves_the_images_as_they_were():
+    images, labels = easy_digits()
+    before = images.clone()
+    fit(FeatureNet(1, 8, 3), images, labels, SHORT)
+    assert torch.equal(images, before)
+
+
+def test_same_seed_gives_the_same_weights_bit_for_bit():
+    assert torch.equal(weights(trained(SHORT)), weights(trained(SHORT)))
+
+
+def test_other_seed_gives_other_weights():
+    other = trained(SHORT.model_copy(update={"seed": 1}))
+    assert not torch.allclose(weights(other), weights(trained(SHORT)))
+
+
+def test_fit_does_not_depend_on_random_numbers_drawn_before():
+    torch.manual_seed(0)
+    network = FeatureNet(1, 8, 3)
+    torch.rand(7)
+    np.random.default_rng().random()
+    fit(network, *easy_digits(), SHORT)
+    assert torch.equal(weights(network), weights(trained(SHORT)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def test_accuracy_is_the_share_of_right_answers_at_every_batch_size(batch_size):
+    identity = nn.Linear(3, 3, bias=False)
+    nn.init.eye_(identity.weight)
+    scores = torch.eye(3)[[0, 1, 2, 2, 1]]
+    assert accuracy(identity, scores, torch.tensor([0, 1, 2, 0, 0]), batch_size) == pytest.approx(0.6)

@@ -1,0 +1,126 @@
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from laqfi import data
+from laqfi.errors import LaqfiError
+
+NAMES = [
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+]
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No server of the data sets is asked: only a closed port of this machine is."""
+    for source in data.TORCHVISION.values():
+        monkeypatch.setattr(source, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.delenv(data.MIRROR, raising=False)
+
+
+def test_digits_are_all_there_at_their_own_resolution():
+    arrays = data.load("digits")
+    assert arrays["train_images"].shape == (1437, 1, 8, 8)
+    assert arrays["test_images"].shape == (360, 1, 8, 8)
+    assert arrays["train_images"].dtype == np.uint8
+    joined = np.concatenate([arrays["train_images"], arrays["test_images"]])[:, 0]
+    expected = np.round(load_digits().images * 255 / 16).astype(np.uint8)
+    assert sorted(image.tobytes() for image in joined) == sorted(image.tobytes() for image in expected)
+
+
+def test_every_digit_is_held_out_in_proportion():
+    counts = np.bincount(data.load("digits")["test_labels"], minlength=10)
+    assert counts.min() >= 34
+    assert counts.max() <= 38
+
+
+def test_padding_centres_the_image_on_background():
+    image = np.arange(1, 28 * 28 + 1, dtype=np.uint16).reshape(1, 28, 28)
+    padded = data.pad(image)
+    assert padded.shape == (1, 1, 32, 32)
+    assert (padded[0, 0, 2:30, 2:30] == image[0]).all()
+    assert padded.sum() == image.sum()
+
+
+def check_mnist(arrays):
+    assert arrays["train_images"].shape == (60_000, 1, 32, 32)
+    assert arrays["test_images"].shape == (10_000, 1, 32, 32)
+    assert arrays["train_labels"][:5].tolist() == [5, 0, 4, 1, 9]
+    assert arrays["test_labels"][:5].tolist() == [7, 2, 1, 0, 4]
+    assert arrays["train_images"].max() == 255
+    assert arrays["train_images"][:, :, :2].max() == 0
+
+
+def test_mnist_comes_from_a_mirror_folder(offline, monkeypatch, mnist_mirror):
+    monkeypatch.setenv(data.MIRROR, str(mnist_mirror))
+    check_mnist(data.load("mnist"))
+
+
+def test_mnist_comes_from_a_mirror_url(offline, monkeypatch, mnist_mirror, serve):
+    monkeypatch.setenv(data.MIRROR, serve(mnist_mirror))
+    check_mnist(data.load("mnist"))
+
+
+@pytest.fixture
+def serve():
+    """Serve a folder over HTTP on a free port of this machine."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    servers = []
+
+    def start(folder):
+        handler = partial(SimpleHTTPRequestHandler, directory=folder)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
+def test_without_network_and_mirror_the_error_names_the_variable(offline, name):
+    with pytest.raises(LaqfiError, match=r"could not be fetched .*set LAQFI_DATA_MIRROR") as error:
+        data.load(name)
+    assert "\n" not in str(error.value)
+    assert NAMES[0] in str(error.value)
+
+
+def test_a_mirror_folder_without_the_files_is_named(offline, monkeypatch, tmp_path):
+    monkeypatch.setenv(data.MIRROR, str(tmp_path))
+    with pytest.raises(LaqfiError, match=f"could not be fetched .*LAQFI_DATA_MIRROR='{tmp_path}': allowed is"):
+        data.load("mnist")
+
+
+def test_a_mirror_that_is_no_folder_is_refused(offline, monkeypatch, tmp_path):
+    monkeypatch.setenv(data.MIRROR, str(tmp_path / "gone"))
+    with pytest.raises(LaqfiError, match="gone': no such folder; allowed is a folder or a URL"):
+        data.load("mnist")
+
+
+def test_a_file_of_another_data_set_fails_its_checksum(offline, monkeypatch, tmp_path):
+    for name in NAMES:
+        (tmp_path / name).write_bytes(gzip.compress(b"not the images"))
+    monkeypatch.setenv(data.MIRROR, str(tmp_path))
+    with pytest.raises(LaqfiError, match=r"train-images-idx3-ubyte\.gz: MD5 is .*, allowed is f68b3c2d"):
+        data.load("mnist")
+
+
+def test_a_truncated_download_fails_its_checksum(offline, monkeypatch, tmp_path, mnist_mirror, serve):
+    for name in NAMES:
+        shutil.copyfile(mnist_mirror / name, tmp_path / name)
+    (tmp_path / NAMES[2]).write_bytes((mnist_mirror / NAMES[2]).read_bytes()[:-100])
+    monkeypatch.setenv(data.MIRROR, serve(tmp_path))
+    with pytest.raises(LaqfiError, match="could not be fetched"):
+        data.load("mnist")

@@ -1,0 +1,132 @@
+import hashlib
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from pytorch_fid.inception import fid_inception_v3
+
+from laqfi import features, io
+from laqfi.config import Inception
+from laqfi.errors import LaqfiError
+from laqfi.stages.evaluate import fid_against_base
+from laqfi.stages.features import feature_network
+from laqfi.stages.reference import reference
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory):
+    """A weight file of the published layout with random weights, and its SHA-256."""
+    torch.manual_seed(0)
+    empty = {}
+    with (
+        mock.patch("pytorch_fid.inception.load_state_dict_from_url", return_value=empty),
+        mock.patch.object(torch.nn.Module, "load_state_dict"),
+    ):
+        network = fid_inception_v3()
+    path = tmp_path_factory.mktemp("weights") / "pt_inception.pth"
+    torch.save(network.state_dict(), path)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def images():
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (12, 1, 8, 8)).astype(np.uint8)
+
+
+def with_inception(profile, sha256):
+    changes = {
+        "features": Inception(network="inception", sha256=sha256),
+        "sample": profile.sample.model_copy(update={"images": 4}),
+        "evaluate": profile.evaluate.model_copy(update={"groups": 2}),
+    }
+    return profile.model_copy(update=changes)
+
+
+def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception_file, images):
+    weights, sha256 = inception_file
+    monkeypatch.setenv(features.WEIGHTS, str(weights))
+    profile = with_inception(profile, sha256)
+    paths = SimpleNamespace(**{name: tmp_path / name for name in ("dataset", "network", "info", "reference", "floor")})
+    labels = np.zeros(6, dtype=np.int64)
+    io.write_arrays(
+        paths.dataset, train_images=images[:6], test_images=images[6:], train_labels=labels, test_labels=labels
+    )
+    feature_network(profile, dataset=paths.dataset, network=paths.network, info=paths.info)
+    info = io.read_json(paths.info)
+    assert info["network"] == "inception"
+    assert info["accuracy"] is None
+    assert info["sha256"] == io.sha256(paths.network)
+
+    extract = features.load(paths.network, CPU)
+    assert extract(images[:3]).shape == (3, 2048)
+    assert extract(images[:3]).dtype == np.float64
+    np.testing.assert_allclose(extract(images[1:2]), extract(images)[1:2], rtol=1e-4, atol=1e-6)
+
+    reference(profile, dataset=paths.dataset, network=paths.network, out=paths.reference, floor=paths.floor)
+    assert io.read_arrays(paths.reference)["covariance"].shape == (2048, 2048)
+    found = fid_against_base(profile, images[None, :4], images[None, :4], paths.network, paths.reference)
+    assert found["verdict"] == "identical to FP32"
+    assert found["fid"]["mean"] > 0
+
+
+def test_inception_sees_the_same_as_pytorch_fid(monkeypatch, tmp_path, inception_file, images):
+    weights, sha256 = inception_file
+    monkeypatch.setenv(features.WEIGHTS, str(weights))
+    state = features.fetch_inception(sha256, tmp_path)
+    path = tmp_path / "features.safetensors"
+    io.write_tensors(path, state, {"network": "inception"})
+    network = features.inception_network(torch.load(weights, weights_only=True))
+    rgb = torch.from_numpy(images[:2]).expand(-1, 3, -1, -1).float() / 255
+    with torch.no_grad():
+        expected = network(rgb)[0].flatten(1).numpy()
+    np.testing.assert_allclose(features.load(path, CPU)(images[:2]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_with_another_hash_are_refused_unread(monkeypatch, tmp_path, inception_file):
+    monkeypatch.setenv(features.WEIGHTS, str(inception_file[0]))
+    monkeypatch.setattr(torch, "load", mock.Mock(side_effect=AssertionError("read before it was checked")))
+    with pytest.raises(LaqfiError, match=r"SHA-256 is .*, allowed is features\.sha256 = 00000"):
+        features.fetch_inception("0" * 64, tmp_path)
+
+
+@pytest.mark.parametrize("payload", [b"", b"not a checkpoint"])
+def test_a_file_that_is_no_weight_file_is_refused(monkeypatch, tmp_path, payload):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(payload)
+    monkeypatch.setenv(features.WEIGHTS, str(path))
+    with pytest.raises(LaqfiError, match=r"weights\.pth: not the weights of pytorch-fid's Inception") as error:
+        features.fetch_inception(hashlib.sha256(payload).hexdigest(), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_another_network_are_refused(monkeypatch, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.zeros(3)}, path)
+    monkeypatch.setenv(features.WEIGHTS, str(path))
+    with pytest.raises(LaqfiError, match="not the weights of pytorch-fid's Inception"):
+        features.fetch_inception(io.sha256(path), tmp_path)
+
+
+def test_a_missing_weight_file_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv(features.WEIGHTS, str(tmp_path / "gone.pth"))
+    with pytest.raises(LaqfiError, match=r"gone\.pth: cannot be read"):
+        features.fetch_inception("0" * 64, tmp_path)
+
+
+def test_without_network_the_error_names_the_variable(monkeypatch, tmp_path):
+    monkeypatch.delenv(features.WEIGHTS, raising=False)
+    monkeypatch.setattr("pytorch_fid.inception.FID_WEIGHTS_URL", "http://127.0.0.1:9/weights.pth")
+    with pytest.raises(LaqfiError, match=r"could not be downloaded .*set LAQFI_INCEPTION_WEIGHTS"):
+        features.fetch_inception("0" * 64, tmp_path)
+
+
+def test_a_file_of_an_unknown_network_is_refused(tmp_path):
+    path = tmp_path / "features.safetensors"
+    io.write_tensors(path, {"w": torch.zeros(1)}, {"network": "vgg"})
+    with pytest.raises(LaqfiError, match="network is 'vgg', allowed is classifier or inception"):
+        features.load(path, CPU)

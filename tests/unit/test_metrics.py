@@ -1,0 +1,318 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytorch_fid.fid_score import calculate_frechet_distance
+from scipy import stats
+
+from laqfi.metrics import (
+    FID_BANDS,
+    Jackknifed,
+    Reference,
+    fid_band,
+    interval,
+    jackknife_fid,
+    kid,
+    matrix_sqrt,
+    mean_and_covariance,
+    paired_difference,
+    polynomial_mmd2,
+    psnr,
+    size_band,
+    verdict,
+)
+
+steady = settings(deadline=None, derandomize=True, max_examples=50)
+seeds = st.integers(0, 2**32 - 1)
+coordinates = st.lists(st.tuples(*[st.floats(-10, 10)] * 2, *[st.floats(0, 10)] * 2), min_size=2, max_size=6)
+
+
+def random_features(seed: int, count: int, size: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.normal(size=(count, size)) @ random.normal(size=(size, size)) + random.normal(size=size)
+
+
+def reference_of(features: np.ndarray) -> Reference:
+    return Reference.of(*mean_and_covariance(features))
+
+
+def fid(a: np.ndarray, b: np.ndarray) -> float:
+    return reference_of(a).frechet_distance(*mean_and_covariance(b))
+
+
+def published_fid(a: np.ndarray, b: np.ndarray) -> float:
+    return calculate_frechet_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
+
+
+def fid_by_singular_values(a: np.ndarray, b: np.ndarray) -> float:
+    """With C1 = A'A and C2 = B'B, the trace of (C1 C2)^½ is the nuclear norm of AB': exact at any rank."""
+    A, B = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b))
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + (A**2).sum() + (B**2).sum() - 2 * np.linalg.norm(A @ B.T, "nuc")
+
+
+def leave_one_out_means(values: np.ndarray) -> Jackknifed:
+    return Jackknifed(values.mean(), (values.sum() - values) / (len(values) - 1))
+
+
+def half_width(runs: list[Jackknifed]) -> float:
+    _, low, high = interval(runs)
+    return (high - low) / 2
+
+
+def noisy_pair(seed: int) -> tuple[list[Jackknifed], list[Jackknifed]]:
+    """Two runs whose features differ by 1 %."""
+    random = np.random.default_rng(seed)
+    real, base = random_features(0, 300, 4), random_features(seed, 300, 4)
+    run = base + 0.01 * random.normal(size=base.shape)
+    return [jackknife_fid(run, reference_of(real), 20)], [jackknife_fid(base, reference_of(real), 20)]
+
+
+@steady
+@given(seeds)
+def test_fid_of_equal_statistics_is_zero(seed):
+    features = random_features(seed, 60, 5)
+    assert fid(features, features) == pytest.approx(0, abs=1e-6 * np.trace(np.cov(features, rowvar=False)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("size", [2, 7, 24])
+@pytest.mark.parametrize("seed", range(4))
+def test_fid_equals_pytorch_fid_on_full_rank_features(seed, size):
+    a, b = random_features(seed, 200, size), random_features(seed + 100, 150, size)
+    assert fid(a, b) == pytest.approx(published_fid(a, b), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("count", "other"), [(8, 10), (8, 100), (100, 8)])
+def test_fid_equals_pytorch_fid_on_rank_deficient_features(count, other):
+    # Each zero eigenvalue costs sqrtm about the square root of machine precision, hence not 1e-6.
+    a, b = random_features(1, count, 24), random_features(2, other, 24)
+    assert fid(a, b) == pytest.approx(published_fid(a, b), rel=1e-4)
+
+
+@steady
+@given(seeds, st.integers(2, 40), st.integers(2, 40))
+def test_fid_equals_the_nuclear_norm_form_at_any_rank(seed, count, other):
+    a, b = random_features(seed, count, 16), random_features(seed ^ 1, other, 16)
+    assert fid(a, b) == pytest.approx(fid_by_singular_values(a, b), rel=1e-6)
+
+
+@steady
+@given(coordinates)
+def test_fid_of_diagonal_gaussians_is_the_distance_of_means_and_deviations(values):
+    m1, m2, s1, s2 = np.array(values).T
+    distance = Reference.of(m1, np.diag(s1**2)).frechet_distance(m2, np.diag(s2**2))
+    assert distance == pytest.approx(((m1 - m2) ** 2 + (s1 - s2) ** 2).sum(), rel=1e-6, abs=1e-6)
+
+
+@steady
+@given(seeds, st.integers(3, 40))
+def test_fid_is_symmetric(seed, count):
+    a, b = random_features(seed, count, 6), random_features(seed ^ 1, 50, 6)
+    assert fid(a, b) == pytest.approx(fid(b, a), rel=1e-6)
+
+
+@steady
+@given(seeds, st.integers(2, 12))
+def test_matrix_sqrt_is_the_symmetric_root(seed, count):
+    covariance = np.cov(random_features(seed, count, 6), rowvar=False)
+    root = matrix_sqrt(covariance)
+    np.testing.assert_allclose(root, root.T, atol=1e-9)
+    np.testing.assert_allclose(root @ root, covariance, atol=1e-9 * np.trace(covariance))
+    assert np.linalg.eigvalsh(root).min() > -1e-6
+
+
+def test_jackknife_value_is_the_fid_of_all_features():
+    real, features = random_features(1, 200, 5), random_features(2, 53, 5)
+    assert jackknife_fid(features, reference_of(real), 7).value == pytest.approx(fid(real, features), rel=1e-9)
+
+
+@pytest.mark.parametrize(("count", "groups"), [(40, 8), (53, 7), (11, 10)])
+def test_jackknife_leaves_out_each_group_of_consecutive_samples(count, groups):
+    real, features = random_features(1, 200, 3), random_features(2, count, 3)
+    members = np.array_split(np.arange(count), groups)
+    expected = [fid(real, np.delete(features, group, axis=0)) for group in members]
+    np.testing.assert_allclose(jackknife_fid(features, reference_of(real), groups).left_out, expected, rtol=1e-8)
+
+
+def test_jackknife_keeps_its_digits_far_from_the_origin():
+    real, features = random_features(1, 200, 4), random_features(2, 60, 4)
+    near = jackknife_fid(features, reference_of(real), 6)
+    far = jackknife_fid(features + 1e6, reference_of(real + 1e6), 6)
+    np.testing.assert_allclose(far.left_out, near.left_out, rtol=1e-6)
+    assert far.value == pytest.approx(near.value, rel=1e-6)
+
+
+def test_jackknife_error_of_fid_matches_its_spread_over_repetitions():
+    reference = reference_of(random_features(0, 1000, 3))
+    mixing = np.random.default_rng(1).normal(size=(3, 3))
+    draws = np.random.default_rng(2).normal(size=(150, 300, 3)) @ mixing
+    runs = [jackknife_fid(features, reference, 20) for features in draws]
+    errors = [half_width([run]) / stats.t.ppf(0.975, 19) for run in runs]
+    assert np.mean(errors) == pytest.approx(np.std([run.value for run in runs], ddof=1), rel=0.2)
+
+
+@steady
+@given(seeds, st.integers(3, 30))
+def test_interval_of_a_mean_is_the_students_t_interval(seed, count):
+    values = np.random.default_rng(seed).normal(3, 2, size=count)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert interval([leave_one_out_means(values)]) == pytest.approx((values.mean(), *expected), rel=1e-9)
+
+
+def test_interval_of_a_mean_over_groups_has_the_standard_error_of_the_group_means():
+    groups = np.random.default_rng(0).normal(size=(8, 25))
+    run = Jackknifed(groups.mean(), np.array([np.delete(groups, k, axis=0).mean() for k in range(8)]))
+    assert half_width([run]) == pytest.approx(stats.t.ppf(0.975, 7) * stats.sem(groups.mean(axis=1)), rel=1e-9)
+
+
+def test_variances_of_independent_seeds_add():
+    samples = [np.random.default_rng(seed).normal(seed, 1 + seed, size=12) for seed in range(3)]
+    mean, low, high = interval([leave_one_out_means(values) for values in samples])
+    error = np.sqrt(sum(stats.sem(values) ** 2 for values in samples)) / 3
+    assert mean == pytest.approx(np.mean(samples))
+    assert (high - mean, mean - low) == pytest.approx([stats.t.ppf(0.975, 3 * 11) * error] * 2)
+
+
+def test_differences_between_seeds_do_not_widen_the_interval():
+    values = np.random.default_rng(0).normal(size=12)
+    together = [leave_one_out_means(values), leave_one_out_means(values)]
+    apart = [leave_one_out_means(values), leave_one_out_means(values + 100)]
+    assert half_width(apart) == pytest.approx(half_width(together))
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(size=(1000, 3, 10))
+    bounds = np.array([interval([leave_one_out_means(values) for values in samples]) for samples in draws])
+    covered = ((bounds[:, 1] <= 0) & (bounds[:, 2] >= 0)).mean()
+    assert covered == pytest.approx(0.95, abs=0.02)
+
+
+def test_difference_of_a_run_with_itself_is_exactly_zero():
+    runs, _ = noisy_pair(1)
+    mean, low, high = interval(paired_difference(runs, runs))
+    assert (mean, low, high) == (0, 0, 0)
+    assert verdict(low, high) == "identical to FP32"
+
+
+def test_paired_difference_subtracts_the_base_seed_by_seed():
+    runs = [Jackknifed(5.0, np.array([4.0, 6.0])), Jackknifed(7.0, np.array([7.0, 8.0]))]
+    base = [Jackknifed(2.0, np.array([1.0, 2.0])), Jackknifed(9.0, np.array([3.0, 5.0]))]
+    first, second = paired_difference(runs, base)
+    assert (first.value, second.value) == (3, -2)
+    assert (first.left_out.tolist(), second.left_out.tolist()) == ([3, 4], [4, 3])
+
+
+def test_runs_with_different_numbers_of_seeds_are_not_paired():
+    runs, base = noisy_pair(1)
+    with pytest.raises(ValueError, match="zip"):
+        paired_difference(runs * 2, base)
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_pairing_narrows_the_interval_of_correlated_runs(seed):
+    runs, base = noisy_pair(seed)
+    assert half_width(paired_difference(runs, base)) < 0.1 * np.hypot(half_width(runs), half_width(base))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.0, 0.0, "identical to FP32"),
+        (-1.0, 2.0, "not distinguishable from FP32"),
+        (0.0, 2.0, "not distinguishable from FP32"),
+        (-1.0, 0.0, "not distinguishable from FP32"),
+        (1e-9, 2.0, "worse than FP32"),
+        (-2.0, -1e-9, "better than FP32"),
+        (0.5, 0.5, "worse than FP32"),
+    ],
+)
+def test_verdict_says_where_zero_lies(low, high, word):
+    assert verdict(low, high) == word
+
+
+def test_kid_equals_the_double_loop_of_its_definition():
+    x, y = random_features(1, 7, 4), random_features(2, 5, 4)
+
+    def kernel(a, b):
+        return (sum(p * q for p, q in zip(a, b, strict=True)) / 4 + 1) ** 3
+
+    within_x = np.mean([kernel(x[i], x[j]) for i in range(7) for j in range(7) if i != j])
+    within_y = np.mean([kernel(y[i], y[j]) for i in range(5) for j in range(5) if i != j])
+    across = np.mean([kernel(a, b) for a in x for b in y])
+    assert kid(x, y) == pytest.approx(within_x + within_y - 2 * across, rel=1e-9)
+
+
+def test_kid_is_the_mean_over_blocks():
+    x, y = random_features(1, 12, 4), random_features(2, 9, 4)
+    expected = np.mean([polynomial_mmd2(x[4 * k : 4 * k + 4], y[3 * k : 3 * k + 3]) for k in range(3)])
+    assert kid(x, y, block=3) == pytest.approx(expected, rel=1e-9)
+
+
+def test_kid_is_unbiased_for_samples_of_one_distribution():
+    draws = np.random.default_rng(0).normal(size=(500, 2, 20, 3))
+    values = [kid(x, y) for x, y in draws]
+    assert abs(np.mean(values)) < 4 * stats.sem(values)
+
+
+def test_kid_is_clearly_positive_for_different_distributions():
+    random = np.random.default_rng(0)
+    assert kid(random.normal(1, 1, size=(200, 3)), random.normal(0, 1, size=(200, 3))) > 1
+
+
+@pytest.mark.parametrize("step", [1, 5, 255])
+def test_psnr_of_a_constant_difference_has_its_closed_form(step):
+    dark = np.zeros((2, 1, 4, 4), dtype=np.uint8)
+    expected = pytest.approx(20 * np.log10(255 / step), abs=1e-9)
+    assert psnr(dark + np.uint8(step), dark) == expected
+    assert psnr(dark, dark + np.uint8(step)) == expected
+
+
+def test_psnr_pools_all_images():
+    images = np.zeros((10, 1, 2, 5), dtype=np.uint8)
+    changed = images.copy()
+    changed[3, 0, 1, 1] = 255
+    assert psnr(changed, images) == pytest.approx(10 * np.log10(100))
+
+
+def test_psnr_of_identical_images_is_none():
+    images = np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8)
+    assert psnr(images, images.copy()) is None
+
+
+@pytest.mark.parametrize(
+    ("edge", "below", "at"),
+    [
+        (0.10, "none", "slight"),
+        (0.20, "slight", "meaningful"),
+        (0.30, "meaningful", "noticeable"),
+        (0.40, "noticeable", "large"),
+        (0.50, "large", "beyond 50 %"),
+    ],
+)
+def test_size_band_changes_at_its_edge(edge, below, at):
+    around = (np.nextafter(edge, 0), edge, np.nextafter(edge, 1))
+    assert [size_band(reduction) for reduction in around] == [below, at, at]
+
+
+@pytest.mark.parametrize(("reduction", "word"), [(-0.2, "none"), (0.0, "none"), (0.75, "beyond 50 %")])
+def test_size_band_has_a_word_beyond_its_edges(reduction, word):
+    assert size_band(reduction) == word
+
+
+@pytest.mark.parametrize("base", [1.0, 22.7])
+@pytest.mark.parametrize(
+    ("edge", "below", "at"), [(1.013, "excellent", "good"), (1.035, "good", "fair"), (1.057, "fair", "degraded")]
+)
+def test_fid_band_changes_at_its_edge(base, edge, below, at):
+    around = (np.nextafter(edge * base, 0), edge * base, np.nextafter(edge * base, 1e9))
+    assert [fid_band(value, base) for value in around] == [below, at, at]
+
+
+def test_fid_bands_are_those_of_the_seed_report_at_its_own_best_fid():
+    assert [round(22.7 * edge, 1) for edge in FID_BANDS] == [23.0, 23.5, 24.0]
+
+
+@pytest.mark.parametrize(("value", "word"), [(0.0, "excellent"), (22.7, "excellent"), (100.0, "degraded")])
+def test_fid_band_has_a_word_beyond_its_edges(value, word):
+    assert fid_band(value, 22.7) == word

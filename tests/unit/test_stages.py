@@ -1,0 +1,243 @@
+"""The stages one after the other on the smallest real run, in one process."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from laqfi import io
+from laqfi.config import Params
+from laqfi.errors import LaqfiError
+from laqfi.stages.dataset import dataset
+from laqfi.stages.evaluate import evaluate
+from laqfi.stages.features import feature_network
+from laqfi.stages.fisher import fisher
+from laqfi.stages.quantize import quantize
+from laqfi.stages.reference import reference
+from laqfi.stages.report import report
+from laqfi.stages.sample import sample
+from laqfi.stages.train import train
+from tiny import tiny_params
+
+
+def run(folder):
+    """Run all stages in `folder`; the paths by name."""
+    params = Params.model_validate(tiny_params())
+    profile = params.profiles["tiny"]
+    at = SimpleNamespace(params=params, profile=profile, root=folder)
+    for name in ("dataset.npz", "network.safetensors", "info.json", "reference.npz", "floor.json"):
+        setattr(at, name.split(".")[0], folder / name)
+    for name in ("model.safetensors", "loss.csv", "fisher.safetensors", "table.json"):
+        setattr(at, name.split(".")[0], folder / name)
+    dataset(profile, out=at.dataset)
+    feature_network(profile, dataset=at.dataset, network=at.network, info=at.info)
+    reference(profile, dataset=at.dataset, network=at.network, out=at.reference, floor=at.floor)
+    train(profile, dataset=at.dataset, model=at.model, loss=at.loss)
+    fisher(profile, dataset=at.dataset, model=at.model, out=at.fisher, table=at.table)
+    for name, variant in params.variants.items():
+        choices = folder / f"choices/{name}.json"
+        quantize(profile, variant, model=at.model, table=at.table, out=stored(at, name), choices=choices)
+        sample(profile, model=stored(at, name), out=folder / f"sample/{name}.npz", sheet=folder / f"sheets/{name}.png")
+        evaluate_variant(at, name)
+    write_report(at, params.variants)
+    return at
+
+
+def stored(at, name):
+    return at.root / f"quantize/{name}.safetensors"
+
+
+def evaluate_variant(at, name):
+    evaluate(
+        at.profile,
+        model=stored(at, name),
+        samples=at.root / f"sample/{name}.npz",
+        base_model=stored(at, "fp32"),
+        base_samples=at.root / "sample/fp32.npz",
+        dataset=at.dataset,
+        network=at.network,
+        reference=at.reference,
+        out=at.root / f"evaluate/{name}.json",
+    )
+
+
+def write_report(at, variants):
+    written = {"metrics": "metrics.json", "summary": "summary.csv", "markdown": "summary.md"}
+    report(
+        at.profile,
+        variants,
+        dataset=at.dataset,
+        info=at.info,
+        floor=at.floor,
+        table=at.table,
+        loss=at.loss,
+        evaluate=at.root / "evaluate",
+        sample=at.root / "sample",
+        figures=at.root / "figures",
+        page=at.root / "report.html",
+        **{key: at.root / name for key, name in written.items()},
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("run"))
+
+
+def test_a_second_run_writes_the_same_bytes(done, tmp_path):
+    again = run(tmp_path)
+    files = sorted(p.relative_to(done.root) for p in done.root.rglob("*") if p.is_file())
+    assert len(files) > 30
+    assert files == sorted(p.relative_to(again.root) for p in again.root.rglob("*") if p.is_file())
+    for file in files:
+        assert (done.root / file).read_bytes() == (again.root / file).read_bytes(), file
+
+
+def test_the_stored_tensors_really_have_the_dtype_the_choices_say(done):
+    for name in ("threshold", "ratio"):
+        tensors, _ = io.read_tensors(stored(done, name))
+        choices = io.read_json(done.root / f"choices/{name}.json")["tensors"]
+        assert {choice["dtype"] for choice in choices.values()} == {"float16", "float32"}
+        for tensor_name, choice in choices.items():
+            assert tensors[tensor_name].dtype == getattr(torch, choice["dtype"])
+            assert choice["dtype"] == ("float16" if choice["score"] < choice["threshold"] else "float32")
+        assert all(t.dtype == torch.float32 for n, t in tensors.items() if n not in choices)
+
+
+def test_scores_are_the_table_normalised_by_its_largest(done):
+    table = io.read_json(done.table)
+    column = [rows["mean"][0] for rows in table["empirical"]["tensors"].values()]
+    scores = [c["score"] for c in io.read_json(done.root / "choices/threshold.json")["tensors"].values()]
+    np.testing.assert_allclose(sorted(scores), sorted(np.array(column) / max(column)))
+    assert max(scores) == 1
+
+
+def test_the_stored_quantized_file_is_what_samples(done, tmp_path):
+    """Break one stored tensor and the images change."""
+    tensors, metadata = io.read_tensors(stored(done, "threshold"))
+    name = "layers.4.block1.conv1.weight"
+    assert tensors[name].dtype == torch.float16
+    tensors[name] = tensors[name] + 1
+    broken = tmp_path / "broken.safetensors"
+    io.write_tensors(broken, tensors, metadata)
+    sample(done.profile, model=broken, out=tmp_path / "broken.npz", sheet=tmp_path / "broken.png")
+    before = io.read_arrays(done.root / "sample/threshold.npz")["images"]
+    assert not np.array_equal(before, io.read_arrays(tmp_path / "broken.npz")["images"])
+
+
+def test_images_do_not_depend_on_the_batch_size(done, tmp_path):
+    settings = done.profile.sample.model_copy(update={"batch_size": 33})
+    other = done.profile.model_copy(update={"sample": settings})
+    sample(other, model=stored(done, "fp32"), out=tmp_path / "x.npz", sheet=tmp_path / "x.png")
+    a, b = (io.read_arrays(p)["images"].astype(int) for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
+    assert abs(a - b).max() <= 1  # float32 sums in another order may round a pixel to its neighbour
+    assert (a != b).mean() < 0.001
+
+
+def test_ancestral_sampling_draws_other_images_from_the_same_start(done, tmp_path):
+    settings = done.profile.sample.model_copy(update={"sampler": "ddpm"})
+    other = done.profile.model_copy(update={"sample": settings})
+    sample(other, model=stored(done, "fp32"), out=tmp_path / "x.npz", sheet=tmp_path / "x.png")
+    a, b = (io.read_arrays(p)["images"] for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
+    assert a.shape == b.shape == (2, 100, 1, 8, 8)
+    assert not np.array_equal(a, b)
+
+
+def test_fp32_is_the_trained_model_and_identical_to_itself(done):
+    trained, _ = io.read_tensors(done.model)
+    kept, _ = io.read_tensors(stored(done, "fp32"))
+    assert trained.keys() == kept.keys()
+    assert all(torch.equal(trained[name], kept[name]) for name in trained)
+    found = io.read_json(done.root / "evaluate/fp32.json")
+    assert found["verdict"] == "identical to FP32"
+    assert found["psnr"] is None
+    assert found["reduction"] == 0
+    assert set(found["noise_mse"].values()) == {0.0}
+
+
+def test_a_quantized_variant_is_smaller_and_close(done):
+    found = io.read_json(done.root / "evaluate/ratio.json")
+    tensors, _ = io.read_tensors(stored(done, "ratio"))
+    assert found["bytes"] == sum(t.numel() * t.element_size() for t in tensors.values())
+    assert sum(found["parameters"].values()) == sum(t.numel() for t in tensors.values())
+    assert 0 < found["reduction"] < 0.5
+    assert found["psnr"] > 40
+    assert 0 < found["noise_mse"]["1"] < 1e-4
+    assert found["fid_difference"]["low"] <= found["fid_difference"]["mean"] <= found["fid_difference"]["high"]
+    per_seed = found["fid"]["per_seed"]
+    assert len(per_seed) == 2
+    assert found["fid"]["mean"] == pytest.approx(np.mean(per_seed))
+
+
+def test_the_report_walks_the_variants_in_params_and_not_the_folder(done):
+    rows = (done.root / "summary.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["variant", "fp32", "threshold", "ratio"]
+    fewer = {name: variant for name, variant in done.params.variants.items() if name != "ratio"}
+    write_report(done, fewer)
+    assert (done.root / "evaluate/ratio.json").exists()
+    assert list(io.read_json(done.root / "metrics.json")["variants"]) == ["fp32", "threshold"]
+    assert "ratio" not in (done.root / "summary.md").read_text()
+    write_report(done, done.params.variants)
+
+
+def test_fisher_of_another_model_is_refused(done, tmp_path):
+    table = io.read_json(done.table)
+    table["empirical"]["tensors"]["layers.9.weight"] = {"mean": [1.0] * 3, "standard_error": [0.0] * 3}
+    io.write_json(tmp_path / "table.json", table)
+    with pytest.raises(LaqfiError, match=r"only one of them holds layers\.9\.weight"):
+        quantize(
+            done.profile,
+            done.params.variants["ratio"],
+            model=done.model,
+            table=tmp_path / "table.json",
+            out=tmp_path / "out",
+            choices=tmp_path / "choices",
+        )
+
+
+def command(stage, params, *arguments):
+    call = [sys.executable, "-m", f"laqfi.stages.{stage}", "--params", params, "--profile", "tiny", *arguments]
+    return subprocess.run([str(part) for part in call], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "foreign"])
+def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, damage):
+    params, model, out = tmp_path / "params.yaml", tmp_path / "model.safetensors", tmp_path / "x.npz"
+    params.write_text(yaml.safe_dump(tiny_params()))
+    payload = done.model.read_bytes()
+    if damage != "missing":
+        model.write_bytes(payload[:-1000] if damage == "truncated" else b"PK\x03\x04" + payload)
+    result = command("sample", params, "--model", model, "--out", out, "--sheet", tmp_path / "x.png")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {model}: ")
+    assert result.stderr.count("\n") == 1
+    assert {p.name for p in tmp_path.iterdir()} <= {"params.yaml", "model.safetensors"}
+
+
+def test_bad_params_stop_the_first_stage_whatever_stage_they_are_for(tmp_path):
+    params = tiny_params()
+    params["variants"]["threshold"]["tau"] = 7
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params))
+    result = command("dataset", path, "--out", tmp_path / "dataset.npz")
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"error: {path}: variants.threshold.tau: found 7. Input should be less than or equal to 1\n"
+    )
+    assert not (tmp_path / "dataset.npz").exists()
+
+
+def test_an_unknown_profile_and_variant_are_named(tmp_path):
+    path = tmp_path / "params.yaml"
+    params = tiny_params() | {"profiles": {"other": tiny_params()["profiles"]["tiny"]}, "active": ["other"]}
+    path.write_text(yaml.safe_dump(params))
+    result = command("dataset", path, "--out", tmp_path / "dataset.npz")
+    assert result.stderr == f"error: {path}: profiles: found no 'tiny', allowed is one of ['other']\n"
+    path.write_text(yaml.safe_dump(tiny_params()))
+    paths = [word for flag in ("--model", "--table", "--out", "--choices") for word in (flag, tmp_path / "x")]
+    result = command("quantize", path, "--variant", "raito", *paths)
+    assert "variants: found no 'raito', allowed is one of ['fp32', 'ratio', 'threshold']" in result.stderr

@@ -1,0 +1,122 @@
+"""Both engines on the tiny profile: what runs, what does not run again, and that they agree to the byte."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from tiny import tiny_params
+
+VARIANT_STAGES = ("quantize", "sample", "evaluate")
+
+
+def variant(name):
+    return {f"{stage}@tiny-{name}" for stage in VARIANT_STAGES}
+
+
+def changed(**variants):
+    params = tiny_params()
+    for name, options in variants.items():
+        params["variants"][name] |= options
+    return params
+
+
+def test_a_second_dvc_repro_runs_nothing(by_dvc):
+    result = by_dvc.call("dvc", "repro")
+    assert "up to date" in result.stdout
+    assert "Running" not in result.stdout
+
+
+def test_a_second_snakemake_run_runs_nothing(by_snakemake):
+    assert by_snakemake.planned() == set()
+
+
+def test_both_engines_make_the_same_bytes(by_dvc, by_snakemake):
+    assert by_snakemake.outputs() == by_dvc.outputs()
+    assert len(by_dvc.outputs()) == 8 + 3 * 5 + 1 + 8 + 4  # once per profile, per variant, loss, figures, report
+
+
+def test_a_snakemake_run_leaves_dvc_status_clean_and_the_same_lock(by_dvc, by_snakemake):
+    assert "up to date" in by_snakemake.call("dvc", "status").stdout
+    assert (by_snakemake.folder / "dvc.lock").read_text() == (by_dvc.folder / "dvc.lock").read_text()
+    assert by_snakemake.repro() == set()
+
+
+def test_results_of_dvc_are_adopted_by_snakemake(restored):
+    restored.call("dvc", "status", "--quiet")
+    restored.call("snakemake", "--touch", "--forceall", "--cores", "1")
+    assert restored.planned() == set()
+    restored.write_params(changed(ratio={"p": 0.5}))
+    assert restored.planned() == variant("ratio") | {"report@tiny"}
+
+
+def test_a_variants_parameter_reruns_its_three_stages_and_the_report(restored):
+    before = (restored.folder / "reports/tiny/metrics.json").read_bytes()
+    restored.write_params(changed(ratio={"p": 0.9}))
+    assert restored.repro() == variant("ratio") | {"report@tiny"}
+    restored.commit("keep more")
+
+    table = restored.call("dvc", "metrics", "diff", "HEAD~1", "--md").stdout
+    for key in ("bytes", "reduction_percent", "noise_mse", "psnr"):
+        assert f"variants.ratio.{key}" in table
+    assert "variants.threshold" not in table
+    assert "p" in restored.call("dvc", "params", "diff", "HEAD~1").stdout
+
+    restored.write_params(tiny_params())
+    assert restored.repro() <= {"report@tiny"}, "the old results are taken from the cache"
+    assert (restored.folder / "reports/tiny/metrics.json").read_bytes() == before
+
+
+def test_snakemake_reruns_the_same_for_a_variants_parameter(by_snakemake):
+    by_snakemake.write_params(changed(ratio={"p": 0.9}))
+    planned = by_snakemake.planned()
+    by_snakemake.write_params(tiny_params())
+    assert planned == variant("ratio") | {"report@tiny"}
+
+
+def test_the_reports_code_reruns_the_report_only(restored, by_snakemake):
+    for clone in (restored, by_snakemake):
+        with (clone.folder / "src/laqfi/page.py").open("a") as file:
+            file.write("\n# edited\n")
+    assert by_snakemake.planned() == {"report@tiny"}
+    assert restored.repro() == {"report@tiny"}
+    by_snakemake.git("checkout", "-q", "src")
+
+
+def test_a_removed_variant_loses_its_row(restored):
+    params = tiny_params()
+    del params["variants"]["threshold"]
+    restored.write_params(params)
+    assert restored.repro() == {"report@tiny"}
+    with (restored.folder / "reports/tiny/summary.csv").open() as file:
+        assert [row["variant"] for row in csv.DictReader(file)] == ["fp32", "ratio"]
+    metrics = json.loads((restored.folder / "reports/tiny/metrics.json").read_text())
+    assert set(metrics["variants"]) == {"fp32", "ratio"}
+
+
+def test_the_trained_model_depends_on_the_training_parameters_only(restored):
+    params = tiny_params()
+    params["profiles"]["tiny"]["fisher"]["seed"] = 1
+    restored.write_params(params)
+    planned = restored.call("dvc", "status").stdout
+    assert "fisher@tiny:" in planned
+    assert "train@tiny:" not in planned
+
+
+def test_bad_params_are_refused_before_any_stage_has_run(clone):
+    clone.write_params(changed(threshold={"policy": "magic"}))
+    for command in (["dvc", "repro"], ["snakemake", "--cores", "1"]):
+        result = clone.call(*command, check=False)
+        assert result.returncode != 0
+        assert "variants.threshold.policy: found 'magic', allowed is one of" in result.stdout + result.stderr
+        assert not clone.outputs()
+
+
+def test_snakemake_refuses_an_unknown_key_before_it_plans(clone):
+    params = tiny_params()
+    params["profiles"]["tiny"]["train"]["stepz"] = 5
+    clone.write_params(params)
+    result = clone.call("snakemake", "--dry-run", check=False)
+    assert result.returncode != 0
+    assert "stepz" in result.stdout + result.stderr
