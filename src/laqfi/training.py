@@ -46,6 +46,8 @@ class Trainer:
 
     def __init__(self, unet: nn.Module, alphas_cumprod: Tensor, settings: Train):
         self.device = next(unet.parameters()).device
+        if self.device.type == "cuda":
+            unet.to(memory_format=torch.channels_last)  # the layout of the tensor cores
         self.unet = unet.train()
         self.settings = settings
         self.alphas_cumprod = alphas_cumprod.to(self.device, torch.float32)

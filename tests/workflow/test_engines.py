@@ -2,9 +2,6 @@
 
 import csv
 import json
-import shutil
-
-import pytest
 
 from tiny import tiny_params
 
