@@ -55,11 +55,11 @@ def summary(evaluations: dict[str, dict]) -> list[dict[str, str]]:
             "size band": e["size_band"],
             "FID [95 % CI]": f"{e['fid']['mean']:.2f} [{e['fid']['low']:.2f}, {e['fid']['high']:.2f}]",
             "FID − FP32 [95 % CI]": difference(e["fid_difference"]),
+            "verdict": e["verdict"],
             "FID band": e["fid_band"],
             "KID": f"{e['kid']:.3f}",
             "PSNR": "identical" if e["psnr"] is None else f"{e['psnr']:.1f} dB",
             "noise MSE": f"{mean_noise_mse(e):.1e}",
-            "verdict": e["verdict"],
         }
         for name, e in evaluations.items()
     ]

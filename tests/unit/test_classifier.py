@@ -21,9 +21,10 @@ def easy_digits() -> tuple[torch.Tensor, torch.Tensor]:
     return scaled, torch.from_numpy(np.searchsorted((0, 1, 4), labels[chosen]))
 
 
-def trained(settings: Classifier) -> FeatureNet:
+def trained(settings: Classifier, dropout: float = 0.3) -> FeatureNet:
     torch.manual_seed(0)
     network = FeatureNet(1, 8, 3)
+    network.dropout.p = dropout
     fit(network, *easy_digits(), settings)
     return network
 
@@ -49,8 +50,17 @@ def test_shift_shows_the_pixel_so_many_rows_and_columns_on_and_background_beyond
 def test_every_image_has_84_features_and_a_score_per_class(channels, side):
     network = FeatureNet(channels, side, 7).eval()
     x = torch.rand(5, channels, side, side) * 2 - 1
-    assert network.features(x).shape == (5, FEATURES) == (5, 84)
+    features = network.features(x)
+    assert features.shape == (5, FEATURES) == (5, 84)
+    assert features.min() == 0 < features.max()
     assert network(x).shape == (5, 7)
+
+
+def test_dropout_acts_in_training_only():
+    network, (images, _) = FeatureNet(1, 8, 3), easy_digits()
+    assert not torch.equal(network(images), network(images))
+    network.eval()
+    assert torch.equal(network(images), network(images))
 
 
 def test_features_of_an_image_do_not_depend_on_its_batch():
@@ -84,9 +94,24 @@ def test_same_seed_gives_the_same_weights_bit_for_bit():
     assert torch.equal(weights(trained(SHORT)), weights(trained(SHORT)))
 
 
-def test_other_seed_gives_other_weights():
-    other = trained(SHORT.model_copy(update={"seed": 1}))
-    assert not torch.allclose(weights(other), weights(trained(SHORT)))
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_other_seed_gives_other_weights(dropout):
+    other = SHORT.model_copy(update={"seed": 1})
+    assert not torch.allclose(weights(trained(other, dropout)), weights(trained(SHORT, dropout)))
+
+
+def test_fit_sees_every_image_once_per_epoch_moved_by_at_most_an_eighth():
+    seen = []
+    network, labels = FeatureNet(1, 16, 3), torch.zeros(60, dtype=torch.long)
+    dots = torch.full((60, 1, 16, 16), -1.0)
+    dots[torch.arange(60), 0, 8, 8] = torch.arange(60) / 60
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    fit(network, dots, labels, SETTINGS)
+    images, _, rows, columns = (torch.cat(seen) > -1).nonzero(as_tuple=True)
+    assert len(images) == 8 * 60
+    for epoch in torch.cat(seen)[images, 0, rows, columns].view(8, 60):
+        assert torch.equal(epoch.sort().values, torch.arange(60) / 60)
+    assert set(rows.tolist()) == set(columns.tolist()) == {6, 7, 8, 9, 10}
 
 
 def test_fit_does_not_depend_on_random_numbers_drawn_before():

@@ -112,9 +112,10 @@ def test_spaced_timesteps_fall_from_the_last_to_the_first(case):
 
 @steady
 @given(lengths_and_steps)
-def test_spaced_timesteps_are_even_to_a_rounding(case):
-    gaps = -np.diff(spaced_timesteps(*case))
-    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 2
+def test_spaced_timesteps_are_the_nearest_to_even_spacing(case):
+    last, steps = case
+    exact = [last - place * (last - 1) / max(steps - 1, 1) for place in range(steps)]
+    assert spaced_timesteps(last, steps) == pytest.approx(exact, abs=0.5 + 1e-9, rel=0)
 
 
 def test_all_timesteps_are_each_visited_once():

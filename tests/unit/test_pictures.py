@@ -55,9 +55,9 @@ def test_png_holds_the_picture_without_loss(channels, mode):
     assert np.array_equal(np.asarray(image).reshape(picture.shape), picture)
 
 
-def test_png_of_a_picture_one_pixel_wide_is_not_squeezed():
+def test_png_of_a_picture_one_pixel_wide_or_high_is_not_squeezed():
     assert decoded(png(random_images(5, 1, 1))).size == (1, 5)
-    assert decoded(png(random_images(1, 5, 3))).size == (5, 1)
+    assert decoded(png(random_images(1, 5, 1))).size == (5, 1)
 
 
 def test_png_of_equal_pictures_is_equal_bytes():

@@ -319,6 +319,22 @@ def test_noise_error_draws_sorted_timesteps_of_all_but_identical_variants(drawn)
     }
 
 
+def test_every_plot_of_several_things_names_them_in_a_legend(drawn):
+    table = fisher_table()
+    size, *axes = [
+        plots.size_against_fid(EVALUATIONS, FLOOR),
+        plots.noise_error(EVALUATIONS).axes[0],
+        plots.magnitude(table).axes[0],
+        *plots.fisher_by_timestep(table, "empirical").axes,
+    ]
+    named = [
+        {text.get_text() for text in owner.get_texts()}
+        for owner in [*size.legends, *(axis.get_legend() for axis in axes)]
+    ]
+    layers = {"layer 1", "layer 6"}
+    assert named == [{"real against real", *EVALUATIONS}, {"uniform", "ratio_25"}, layers, layers, layers]
+
+
 def test_noise_error_of_nothing_but_fp32_is_an_empty_plot():
     payload = plots.noise_error({"fp32": EVALUATIONS["fp32"]})
     assert Image.open(io.BytesIO(payload)).format == "PNG"

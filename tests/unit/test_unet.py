@@ -120,6 +120,17 @@ def test_every_parameter_gets_a_gradient_once_no_weight_is_zero():
     assert [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+def test_gradient_is_the_slope_of_the_output():
+    unet, timestep = randomised(fresh()).double(), torch.tensor([100])
+    x, direction = noise(2, 1, 1, 8, 8).double()
+    step = 1e-5
+    with torch.no_grad():
+        slope = (unet(x + step * direction, timestep) - unet(x - step * direction, timestep)).sum() / (2 * step)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(unet(x, timestep).sum(), x)
+    assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-4)
+
+
 @pytest.mark.parametrize("other", [2, 50, 1000])
 def test_timestep_changes_the_output(other):
     unet, x = randomised(fresh()), noise(1, 1, 8, 8)
