@@ -41,7 +41,7 @@ class FeatureNet(nn.Module):
 
 
 def shift(x: Tensor, rows: int, columns: int) -> Tensor:
-    """Move the images by whole pixels, background (-1) coming in."""
+    """Move the view over the images by whole pixels (the content goes the other way), background (-1) coming in."""
     margin = max(abs(rows), abs(columns))
     padded = F.pad(x, (margin,) * 4, value=-1.0)
     height, width = x.shape[-2:]

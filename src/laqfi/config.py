@@ -1,5 +1,6 @@
 """What params.yaml may say: one frozen class per block, checked as a whole before any work."""
 
+import math
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
@@ -46,6 +47,15 @@ class Diffusion(Block):
     timesteps: Annotated[int, Field(ge=2)]
     beta_start: Annotated[float, Field(gt=0, lt=1)]
     beta_end: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def some_signal_remains(self):
+        last = self.timesteps - 1
+        betas = (self.beta_start + (self.beta_end - self.beta_start) * i / last for i in range(self.timesteps))
+        remaining = sum(math.log10(1 - beta) for beta in betas)
+        if remaining < -12:
+            raise ValueError(f"these betas leave 1e{remaining:.0f} of the image's power at the last step, allowed is 1e-12")
+        return self
 
 
 class Unet(Block):

@@ -94,7 +94,9 @@ def paired_difference(runs: list[Jackknifed], base: list[Jackknifed]) -> list[Ja
 
 
 def verdict(low: float, high: float) -> str:
-    """What the interval of a difference in FID allows to say."""
+    """What the interval of a difference in FID allows to say. Raises ValueError if it is none (NaN)."""
+    if not low <= high:
+        raise ValueError(f"no interval: [{low}, {high}]")
     if low == high == 0:
         return "identical to FP32"
     if low <= 0 <= high:

@@ -66,7 +66,8 @@ def summary(evaluations: dict[str, dict]) -> list[dict[str, str]]:
 
 
 def difference(interval: dict) -> str:
-    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+    mean, low, high = (round(interval[key], 3) + 0.0 for key in ("mean", "low", "high"))  # + 0.0: no minus zero
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def as_csv(rows: list[dict[str, str]]) -> str:

@@ -68,7 +68,7 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
     np.testing.assert_allclose(extract(images[1:2]), extract(images)[1:2], rtol=1e-4, atol=1e-6)
 
     reference(profile, dataset=paths.dataset, network=paths.network, out=paths.reference, floor=paths.floor)
-    assert io.read_arrays(paths.reference)["covariance"].shape == (2048, 2048)
+    assert io.read_array(paths.reference, "covariance").shape == (2048, 2048)
     found = fid_against_base(profile, images[None, :4], images[None, :4], paths.network, paths.reference)
     assert found["verdict"] == "identical to FP32"
     assert found["fid"]["mean"] > 0

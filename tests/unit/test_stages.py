@@ -125,15 +125,15 @@ def test_the_stored_quantized_file_is_what_samples(done, tmp_path):
     broken = tmp_path / "broken.safetensors"
     io.write_tensors(broken, tensors, metadata)
     sample(done.profile, model=broken, out=tmp_path / "broken.npz", sheet=tmp_path / "broken.png")
-    before = io.read_arrays(done.root / "sample/threshold.npz")["images"]
-    assert not np.array_equal(before, io.read_arrays(tmp_path / "broken.npz")["images"])
+    before = io.read_array(done.root / "sample/threshold.npz", "images")
+    assert not np.array_equal(before, io.read_array(tmp_path / "broken.npz", "images"))
 
 
 def test_images_do_not_depend_on_the_batch_size(done, tmp_path):
     settings = done.profile.sample.model_copy(update={"batch_size": 33})
     other = done.profile.model_copy(update={"sample": settings})
     sample(other, model=stored(done, "fp32"), out=tmp_path / "x.npz", sheet=tmp_path / "x.png")
-    a, b = (io.read_arrays(p)["images"].astype(int) for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
+    a, b = (io.read_array(p, "images").astype(int) for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
     assert abs(a - b).max() <= 1  # float32 sums in another order may round a pixel to its neighbour
     assert (a != b).mean() < 0.001
 
@@ -142,7 +142,7 @@ def test_ancestral_sampling_draws_other_images_from_the_same_start(done, tmp_pat
     settings = done.profile.sample.model_copy(update={"sampler": "ddpm"})
     other = done.profile.model_copy(update={"sample": settings})
     sample(other, model=stored(done, "fp32"), out=tmp_path / "x.npz", sheet=tmp_path / "x.png")
-    a, b = (io.read_arrays(p)["images"] for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
+    a, b = (io.read_array(p, "images") for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
     assert a.shape == b.shape == (2, 100, 1, 8, 8)
     assert not np.array_equal(a, b)
 

@@ -27,8 +27,8 @@ def evaluate(
     out: Path,
 ) -> None:
     """Write size, FID with its interval and its paired difference, KID, PSNR and noise error as JSON."""
-    images, base_images = (io.read_arrays(path)["images"] for path in (samples, base_samples))
-    noise_mse = predicted_noise_mse(profile, model, base_model, io.read_arrays(dataset)["test_images"])
+    images, base_images = (io.read_array(path, "images") for path in (samples, base_samples))
+    noise_mse = predicted_noise_mse(profile, model, base_model, io.read_array(dataset, "test_images"))
     size, dtypes = stored_bytes(io.read_tensors(model)[0])
     base_size, _ = stored_bytes(io.read_tensors(base_model)[0])
     fid = fid_against_base(profile, images, base_images, network, reference)
@@ -51,7 +51,7 @@ def fid_against_base(
 ) -> dict:
     """FID and KID over all seeds, and the paired difference in FID to the base with its verdict."""
     extract = features.load(network, default_device())
-    real = io.read_arrays(reference)
+    real = io.read_arrays(reference, "mean", "covariance", "kid_features")
     target = metrics.Reference.of(real["mean"], real["covariance"])
     seeds = [extract(seed) for seed in images]
     runs = [metrics.jackknife_fid(seed, target, profile.evaluate.groups) for seed in seeds]

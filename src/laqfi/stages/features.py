@@ -15,7 +15,7 @@ from laqfi.rng import derive_seed
 
 def feature_network(profile: Profile, *, dataset: Path, network: Path, info: Path) -> None:
     """Write the network as safetensors, and its held-out accuracy and SHA-256 as JSON."""
-    arrays = io.read_arrays(dataset)
+    arrays = io.read_arrays(dataset, "train_images", "train_labels", "test_images", "test_labels")
     if isinstance(profile.features, Classifier):
         state, metadata, held_out = trained_classifier(profile.features, arrays)
     else:

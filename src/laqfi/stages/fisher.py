@@ -17,7 +17,7 @@ from laqfi.unet import UNet, layer_of
 def fisher(profile: Profile, *, dataset: Path, model: Path, out: Path, table: Path) -> None:
     """Write the per-weight maps like a checkpoint (`kind/bin/name`), and the table of means as JSON."""
     settings = profile.fisher
-    images = from_uint8(io.read_arrays(dataset)["train_images"])
+    images = from_uint8(io.read_array(dataset, "train_images"))
     unet, alphas_cumprod, _ = load_unet(model, default_device())
     chosen = torch.from_numpy(generator("fisher", settings.seed).permutation(len(images))[: settings.images])
     maps = fisher_maps(

@@ -14,7 +14,7 @@ KID_IMAGES = 10_000
 
 def reference(profile: Profile, *, dataset: Path, network: Path, out: Path, floor: Path) -> None:
     """Write mean and covariance of the training images, and the FID and KID of held-out real images."""
-    arrays = io.read_arrays(dataset)
+    arrays = io.read_arrays(dataset, "train_images", "test_images")
     extract = features.load(network, default_device())
     real = extract(arrays["train_images"])
     mean, covariance = metrics.mean_and_covariance(real)

@@ -32,8 +32,8 @@ def report(
     io.write_text(summary, tables.as_csv(rows))
     io.write_text(markdown, tables.as_markdown(rows))
 
-    images = {"real": io.read_arrays(dataset)["train_images"]}
-    images |= {name: io.read_arrays(sample / f"{name}.npz")["images"][0] for name in variants}
+    images = {"real": io.read_array(dataset, "train_images")}
+    images |= {name: io.read_array(sample / f"{name}.npz", "images")[0] for name in variants}
     drawn = {
         "loss": plots.loss_curve(loss.read_text()),
         "fisher_timesteps": plots.fisher_by_timestep(fisher, "empirical"),

@@ -21,7 +21,7 @@ POINTS = 200  # of the loss curve
 
 def train(profile: Profile, *, dataset: Path, model: Path, loss: Path) -> None:
     """Write the EMA weights with the architecture in their header, and the loss curve as CSV."""
-    images = from_uint8(io.read_arrays(dataset)["train_images"])
+    images = from_uint8(io.read_array(dataset, "train_images"))
     torch.manual_seed(derive_seed("unet", profile.train.seed))
     config = UNetConfig(image_channels=images.shape[1], **profile.unet.model_dump())
     unet = UNet(config).to(default_device())
