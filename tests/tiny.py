@@ -22,6 +22,7 @@ TINY = {
         "seed": 0,
     },
     "fisher": {"timesteps": [1, 50, 100], "bins": [1, 100], "images": 4, "chunk": 2, "seed": 0},
+    "curvature": {"timesteps": [1, 100], "images": 8, "chunk": 4, "seed": 0},
     "quantize": {"fisher": "empirical", "timestep": 1},
     "sample": {"sampler": "ddim", "steps": 3, "clip": True, "seeds": [0, 1], "images": 100, "batch_size": 60},
     "evaluate": {"groups": 4, "noise_images": 8, "noise_timesteps": [1, 100], "seed": 0},
@@ -30,6 +31,12 @@ VARIANTS = {
     "fp32": {"policy": "fp32"},
     "threshold": {"policy": "threshold", "tau": 0.1},
     "ratio": {"policy": "ratio", "p": 0.25},
+    "budget": {
+        "policy": "budget",
+        "target": {"ratio": 5.0},
+        "formats": ["int3", "int4", "int8", "float16"],
+        "rounding": "gptq",
+    },
 }
 
 

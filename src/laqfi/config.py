@@ -54,7 +54,9 @@ class Diffusion(Block):
         betas = (self.beta_start + (self.beta_end - self.beta_start) * i / last for i in range(self.timesteps))
         remaining = sum(math.log10(1 - beta) for beta in betas)
         if remaining < -12:
-            raise ValueError(f"these betas leave 1e{remaining:.0f} of the image's power at the last step, allowed is 1e-12")
+            raise ValueError(
+                f"these betas leave 1e{remaining:.0f} of the image's power at the last step, allowed is 1e-12"
+            )
         return self
 
 
@@ -101,6 +103,13 @@ class Fisher(Block):
         return self
 
 
+class Curvature(Block):
+    timesteps: Annotated[list[Count], Field(min_length=1)]
+    images: Count
+    chunk: Count
+    seed: Seed
+
+
 class Quantize(Block):
     fisher: Literal["empirical", "gauss_newton"]
     timestep: Count
@@ -141,6 +150,7 @@ class Profile(Block):
     unet: Unet
     train: Train
     fisher: Fisher
+    curvature: Curvature
     quantize: Quantize
     sample: Sample
     evaluate: Evaluate
@@ -150,6 +160,7 @@ class Profile(Block):
         last = self.diffusion.timesteps
         limits = {
             "fisher.timesteps": max(self.fisher.timesteps),
+            "curvature.timesteps": max(self.curvature.timesteps),
             "evaluate.noise_timesteps": max(self.evaluate.noise_timesteps),
             "sample.steps": self.sample.steps,
         }

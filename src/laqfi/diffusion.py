@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from laqfi.device import default_device
+from laqfi.rng import generator
+
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -55,6 +58,23 @@ def ddpm_step(x: Tensor, noise: Tensor, alpha_bar: float, alpha_bar_prev: float,
     return mean, ((1 - alpha) * (1 - alpha_bar_prev) / (1 - alpha_bar)) ** 0.5
 
 
+def error_gains(alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float) -> dict[int, float]:
+    """Squared gain from an error in the predicted noise at each step's timestep to the final image.
+
+    A step is x_prev = a x + b ε + noise, and all later steps together multiply x_prev by 1/√ᾱ_prev (their a telescope),
+    so the gain is b²/ᾱ_prev. Clipping, which only lowers it, is left out.
+    """
+    timesteps = spaced_timesteps(len(alphas_cumprod) - 1, steps)
+    gains = {}
+    for t, t_prev in zip(timesteps, [*timesteps[1:], 0], strict=True):
+        alpha_bar, alpha_bar_prev = alphas_cumprod[t].item(), alphas_cumprod[t_prev].item()
+        variance = (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
+        kept = 1 - alpha_bar_prev - (1.0 if sampler == "ddpm" else eta**2) * variance
+        b = max(kept, 0.0) ** 0.5 - (alpha_bar_prev * (1 - alpha_bar) / alpha_bar) ** 0.5
+        gains[t] = b**2 / alpha_bar_prev
+    return gains
+
+
 @torch.inference_mode()
 def sample(
     denoiser: Denoiser,
@@ -84,6 +104,22 @@ def sample(
             mean, sigma = ddim_step(x, noise, alpha_bar, alpha_bar_prev, eta, clip)
         x = mean + sigma * draw() if sigma > 0 else mean
     return x
+
+
+@torch.inference_mode()
+def noise_error(
+    denoiser: Denoiser, base: Denoiser, images: Tensor, alphas_cumprod: Tensor, timesteps: list[int], seed: int
+) -> dict[int, float]:
+    """Mean squared difference per pixel between what two networks predict on the same noised images, per timestep."""
+    errors = {}
+    for timestep in timesteps:
+        random = generator("noise error", seed, timestep)
+        noise = torch.from_numpy(random.standard_normal(images.shape, dtype="float32"))
+        t = torch.full((len(images),), timestep)
+        x = add_noise(images, noise, t, alphas_cumprod).to(default_device())
+        t = t.to(x.device)
+        errors[timestep] = (denoiser(x, t) - base(x, t)).square().mean().item()
+    return errors
 
 
 def to_uint8(images: Tensor) -> Tensor:

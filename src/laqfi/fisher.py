@@ -12,10 +12,11 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from laqfi.diffusion import add_noise
+from laqfi.diffusion import add_noise, error_gains
 from laqfi.rng import generator
 
 KINDS = ("empirical", "gauss_newton")
+WEIGHTINGS = ("last", "uniform", "sampler")
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,18 @@ def fisher_maps(
         )
         for kind in KINDS
     }
+
+
+def bin_weights(
+    weighting: str, bins: list[int], alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float
+) -> dict[int, float]:
+    """What each timestep bin counts: "last" only the bin of t = 1 (the seed report), "uniform" every timestep alike,
+    "sampler" the squared gain to the final image of the sampler's steps in the bin."""
+    if weighting == "last":
+        return {edge: float(edge == bins[0]) for edge in bins}
+    if weighting == "uniform":
+        return {edge: (edge - start) / bins[-1] for start, edge in zip([0, *bins], bins, strict=False)}
+    weights = dict.fromkeys(bins, 0.0)
+    for timestep, gain in error_gains(alphas_cumprod, sampler=sampler, steps=steps, eta=eta).items():
+        weights[bin_of(timestep, bins)] += gain
+    return weights

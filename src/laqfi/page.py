@@ -7,6 +7,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 CAPTIONS = {
     "samples": "Real images, and what every variant draws from the same noise.",
     "size_fid": "Size against FID. Bars are 95 % confidence intervals; the band is that of FP32.",
+    "size_psnr": "Times smaller against PSNR to FP32's images from the same noise.",
+    "bits": "Which tensor got how many bits.",
+    "predicted": "The change of the predicted noise that the Fisher information foretells, and the one measured."
+    " GPTQ does better than foretold: the prediction leaves out what its errors cancel.",
     "noise_error": "How far the predicted noise moves from FP32's on the same noised held-out images.",
     "fisher_timesteps": "Empirical Fisher information of each layer along the timesteps. Sampling ends at t = 1.",
     "fisher_timesteps_gauss_newton": "The same for the Gauss–Newton Fisher, which does not depend on the fit.",

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from laqfi.pictures import sheet
-from laqfi.tables import mean_noise_mse
+from laqfi.tables import mean_noise_mse, spearman
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X<>phd"
@@ -164,4 +164,55 @@ def sample_sheets(images: dict[str, np.ndarray], columns: int = 8, rows: int = 4
         picture = sheet(stack[: columns * rows], min(columns, len(stack)))
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
         axis.set_title(name, fontsize=12)
+    return render(figure)
+
+
+def bits_map(choices: dict[str, dict]) -> bytes:
+    """Bits per weight (scales included) of each weight tensor in each variant that uses integer formats."""
+    packed = {name: c["tensors"] for name, c in choices.items() if c["bits_per_weight"]}
+    rows = [n for n, t in next(iter(packed.values()), {}).items() if len(t["layout"]["shape"]) > 1]
+    figure = Figure(figsize=(max(6, 1.1 * len(packed) + 4), max(3, 0.28 * len(rows) + 2)), layout="constrained")
+    axis = figure.subplots()
+    axis.set_title("Bits per weight of each tensor, scales included", fontsize=13)
+    if rows:
+        bits = np.array([[tensors[row]["bits"] for tensors in packed.values()] for row in rows])
+        picture = axis.imshow(bits, aspect="auto", cmap="viridis", vmin=0, vmax=16)
+        for (y, x), value in np.ndenumerate(bits):
+            axis.text(
+                x, y, f"{value:.1f}", ha="center", va="center", fontsize=8, color="white" if value < 9 else "black"
+            )
+        axis.set_xticks(range(len(packed)), packed, rotation=45, ha="right")
+        axis.set_yticks(range(len(rows)), [row.removesuffix(".weight") for row in rows], fontsize=8)
+        figure.colorbar(picture, ax=axis, label="bits per weight")
+    return render(figure)
+
+
+def size_against_psnr(evaluations: dict[str, dict]) -> bytes:
+    """How many times smaller against PSNR, every variant named."""
+    figure, axis = axes(12, 6.5, "Size against fidelity to FP32's images", "times smaller than FP32", "PSNR in dB")
+    for place, (name, e) in enumerate(evaluations.items()):
+        if e["psnr"] is not None:
+            point = 1 / (1 - e["reduction"]), e["psnr"]
+            axis.plot(*point, MARKERS[place % len(MARKERS)], color=COLOURS[place % len(COLOURS)], markersize=8)
+            axis.annotate(name, point, xytext=(6, 4), textcoords="offset points", fontsize=8)
+    axis.margins(x=0.12)
+    return render(figure)
+
+
+def predicted_against_measured(points: dict[str, tuple[float, float]]) -> bytes:
+    """Change of the predicted noise, foretold by the Fisher information and measured; one point per variant."""
+    figure, axis = axes(
+        8.5,
+        7,
+        f"Predicted and measured change of the noise (Spearman's ρ = {spearman(points):.3f})",
+        "predicted mean squared change per pixel",
+        "measured on held-out images",
+    )
+    for place, (name, point) in enumerate(points.items()):
+        axis.plot(*point, MARKERS[place % len(MARKERS)], color=COLOURS[place % len(COLOURS)], label=name, linestyle="")
+    if points:
+        ends = [min(map(min, points.values())), max(map(max, points.values()))]
+        axis.plot(ends, ends, "--", color="#555555")
+        axis.loglog()
+        axis.legend(fontsize=8, ncols=2)
     return render(figure)

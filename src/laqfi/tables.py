@@ -2,6 +2,9 @@
 
 import csv
 import io
+import math
+
+from scipy import stats
 
 from laqfi.config import Profile
 
@@ -14,12 +17,21 @@ def rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def metrics(evaluations: dict[str, dict], floor: dict) -> dict:
+def metrics(evaluations: dict[str, dict], choices: dict[str, dict], floor: dict) -> dict:
     """What `dvc metrics diff` compares: one block of numbers per variant, and the real-vs-real floor."""
+    correlation = spearman(noise_changes(evaluations, choices))
     return {
         "floor": {key: rounded(floor[key]) for key in ("fid", "low", "high", "kid")},
-        "variants": {name: variant_metrics(evaluation) for name, evaluation in evaluations.items()},
-    }
+        "variants": {name: variant_metrics(e) | bound_metrics(choices[name]) for name, e in evaluations.items()},
+    } | ({} if math.isnan(correlation) else {"predicted_against_measured": {"spearman": rounded(correlation)}})
+
+
+def bound_metrics(choice: dict) -> dict:
+    """Bits per weight of the integer tensors, and how far above the water-filling bound that is."""
+    found = choice["bits_per_weight"]
+    if found is None:
+        return {}
+    return {"bits_per_weight": rounded(found["bits"]), "bits_over_bound": rounded(found["bits"] - found["bound"])}
 
 
 def variant_metrics(evaluation: dict) -> dict:
@@ -45,13 +57,37 @@ def mean_noise_mse(evaluation: dict) -> float:
     return sum(values) / len(values)
 
 
+def noise_changes(evaluations: dict[str, dict], choices: dict[str, dict]) -> dict[str, tuple[float, float]]:
+    """(predicted, measured) mean squared change of the noise of every variant that changes it.
+
+    Both are means over the timestep bins that hold a measured timestep.
+    """
+    points = {}
+    for name, evaluation in evaluations.items():
+        foretold = {int(edge): value for edge, value in choices[name]["predicted_noise_mse"].items()}
+        measured: dict[int, list[float]] = {}
+        for timestep, value in evaluation["noise_mse"].items():
+            edge = min(edge for edge in foretold if edge >= int(timestep))
+            measured.setdefault(edge, []).append(value)
+        if any(any(values) for values in measured.values()):
+            means = [sum(values) / len(values) for values in measured.values()]
+            predicted = [foretold[edge] for edge in measured]
+            points[name] = sum(predicted) / len(predicted), sum(means) / len(means)
+    return points
+
+
+def spearman(points: dict[str, tuple[float, float]]) -> float:
+    """Rank correlation of the two coordinates; NaN for fewer than three points."""
+    return float(stats.spearmanr(*zip(*points.values(), strict=True)).statistic) if len(points) > 2 else float("nan")
+
+
 def summary(evaluations: dict[str, dict]) -> list[dict[str, str]]:
     """One row of readable text per variant, in the order of params.yaml."""
     return [
         {
             "variant": name,
             "size": f"{e['bytes'] / 2**20:.3f} MiB",
-            "smaller by": f"{100 * e['reduction']:.1f} %",
+            "smaller by": f"{100 * e['reduction']:.1f} % ({1 / (1 - e['reduction']):.1f} ×)",
             "size band": e["size_band"],
             "FID [95 % CI]": f"{e['fid']['mean']:.2f} [{e['fid']['low']:.2f}, {e['fid']['high']:.2f}]",
             "FID − FP32 [95 % CI]": difference(e["fid_difference"]),

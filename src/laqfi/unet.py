@@ -47,13 +47,13 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, base_channels: int, dim: int):
         super().__init__()
-        frequencies = torch.exp(-math.log(10_000) * torch.arange(base_channels // 2) / (base_channels // 2))
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.frequencies = base_channels // 2
         self.linear1 = nn.Linear(base_channels, dim)
         self.linear2 = nn.Linear(dim, dim)
 
     def forward(self, timestep: Tensor) -> Tensor:
-        angles = timestep[:, None].float() * self.frequencies
+        exponents = torch.arange(self.frequencies, device=timestep.device) / self.frequencies
+        angles = timestep[:, None].float() * torch.exp(-math.log(10_000) * exponents)
         features = torch.cat([angles.sin(), angles.cos()], dim=1)
         return self.linear2(F.silu(self.linear1(features)))
 

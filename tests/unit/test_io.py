@@ -28,7 +28,11 @@ METADATA = {
     "loss": 0.5,
     "none": None,
 }
-READERS = {"json": io.read_json, "npz": lambda path: io.read_arrays(path, "images", "labels"), "safetensors": io.read_tensors}
+READERS = {
+    "json": io.read_json,
+    "npz": lambda path: io.read_arrays(path, "images", "labels"),
+    "safetensors": io.read_tensors,
+}
 
 
 class Trap:

@@ -3,7 +3,10 @@ import torch
 
 from laqfi import io
 from laqfi.errors import LaqfiError
-from laqfi.quant.model import cast, is_quantizable, load_unet, stored_bytes
+from laqfi.quant.grid import Format
+from laqfi.quant.model import is_quantizable, load_unet, output_axes, stored_bytes
+from laqfi.quant.tensor import Layout, quantize
+from laqfi.unet import UNet
 
 CPU = torch.device("cpu")
 
@@ -25,6 +28,50 @@ def saved(unet, tmp_path):
     return write
 
 
+TAPPED = "layers.2.block1.conv1.weight"
+MIXED = {
+    "conv_in.weight": Format("int8"),
+    "layers.1.resample.weight": Format("int2", symmetric=False),
+    "layers.3.resample.weight": Format("float8_e4m3fn"),
+    "layers.5.resample.weight": Format("int5", symmetric=False, group_size=-1),
+    "layers.6.attention.qkv.weight": Format("int3", group_size=7),
+    "conv_out.weight": Format("float32"),
+}
+
+
+def pack_unet(unet, formats):
+    """Stored tensors, format map and restored weights; int4 for other matrices, float16 for the other tensors."""
+    stored, described, restored = {}, {}, {}
+    axes = output_axes(unet)
+    for name, tensor in unet.state_dict().items():
+        format = formats.get(name, Format("int4" if tensor.dim() > 1 else "float16"))
+        taps = (1, 3, 4, 5, 7) if name == TAPPED else None
+        layout = Layout(format, tuple(tensor.shape), axes[name], taps)
+        parts, restored[name] = quantize(tensor, layout, "max")
+        stored |= {f"{name}{part}": t for part, t in parts.items()}
+        if not format.is_float:
+            described[name] = layout.to_json()
+    return stored, described, restored
+
+
+@pytest.fixture
+def packed(unet, saved):
+    """How to write the packed model, after `damage` was done to its tensors and its format map."""
+
+    def write(damage=lambda tensors, formats: None, formats=MIXED):
+        path = saved()
+        stored, described, _ = pack_unet(unet, formats)
+        damage(stored, described)
+        io.write_tensors(path, stored, io.read_tensors(path)[1] | {"formats": described})
+        return path
+
+    return write
+
+
+def resident_bytes(unet):
+    return sum(t.numel() * t.element_size() for t in [*unet.parameters(), *unet.buffers()])
+
+
 def test_the_loaded_network_computes_what_the_saved_one_did(unet, saved):
     loaded, alphas_cumprod, metadata = load_unet(saved(), CPU)
     x, t = torch.randn(3, 1, 8, 8), torch.tensor([1, 50, 100])
@@ -38,8 +85,35 @@ def test_the_network_runs_on_the_stored_values(unet, saved):
     name = "layers.3.block1.conv1.weight"
     half = unet.state_dict()[name].half()
     loaded, _, _ = load_unet(saved({name: half}), CPU)
-    assert torch.equal(loaded.state_dict()[name], half.float())
-    assert not torch.equal(loaded.state_dict()[name], unet.state_dict()[name])
+    assert torch.equal(loaded.get_submodule(name)(torch.float32), half.float())
+    assert not torch.equal(half.float(), unet.state_dict()[name])
+
+
+@pytest.mark.parametrize("formats", [{}, MIXED], ids=["int4", "mixed"])
+def test_a_packed_network_computes_what_the_plain_one_does_with_the_restored_weights(unet, packed, formats):
+    loaded, _, _ = load_unet(packed(formats=formats), CPU)
+    plain = UNet(unet.config).eval()
+    plain.load_state_dict(pack_unet(unet, formats)[2])
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([1, 50, 100])
+    with torch.no_grad():
+        assert torch.equal(loaded(x, t), plain(x, t))
+        assert not torch.equal(loaded(x, t), unet(x, t))
+
+
+def test_a_packed_network_keeps_only_what_the_file_stores_resident(packed):
+    path = packed()
+    loaded, _, _ = load_unet(path, CPU)
+    payload = path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[:8], "little")
+    with torch.no_grad():
+        for _ in range(2):
+            assert list(loaded.parameters()) == []
+            assert resident_bytes(loaded) <= 1.05 * payload
+            loaded(torch.randn(1, 1, 8, 8), torch.tensor([1]))
+
+
+def test_a_float32_network_is_an_ordinary_one(unet, saved):
+    loaded, _, _ = load_unet(saved(), CPU)
+    assert dict(loaded.named_parameters()).keys() == dict(unet.named_parameters()).keys()
 
 
 def test_only_matrices_of_the_six_layers_are_quantizable(unet):
@@ -49,27 +123,39 @@ def test_only_matrices_of_the_six_layers_are_quantizable(unet):
     assert not any("norm" in name for name in names)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_cast_stores_the_dtype_it_says(dtype):
-    stored = cast("w", torch.randn(4, 4), dtype)
-    assert stored.dtype == getattr(torch, dtype)
-
-
-def test_a_weight_beyond_the_format_is_refused_by_name():
-    with pytest.raises(LaqfiError, match=r"w: holds values that are not finite in float16; largest \|w\| is 70000"):
-        cast("w", torch.tensor([1.0, 7e4]), "float16")
-    with pytest.raises(LaqfiError, match="w: holds values that are not finite; "):
-        cast("w", torch.tensor([1.0, float("nan")]), "float32")
+def test_the_second_axis_holds_the_output_channels_of_transposed_convolutions_only(unet):
+    axes = output_axes(unet)
+    assert axes.keys() == dict(unet.named_parameters()).keys()
+    assert {name for name, axis in axes.items() if axis} == {f"layers.{i}.resample.weight" for i in (4, 5, 6)}
 
 
 def test_size_is_the_bytes_of_the_tensors():
     tensors = {"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.float16), "c": torch.zeros(2).bfloat16()}
-    assert stored_bytes(tensors) == (60 + 14 + 4, {"bfloat16": 2, "float16": 7, "float32": 15})
+    assert stored_bytes(tensors, {}) == (60 + 14 + 4, {"bfloat16": 2, "float16": 7, "float32": 15})
 
 
-def test_size_is_the_size_of_the_file_within_its_header(unet, saved):
-    path = saved({"conv_in.weight": unet.conv_in.weight.detach().half()})
-    size, _ = stored_bytes(io.read_tensors(path)[0])
+def test_size_counts_the_parameters_behind_packed_codes():
+    layouts = {
+        "a": Layout(Format("int3"), (4, 10)),
+        "b": Layout(Format("int8", symmetric=False), (2, 3, 3, 3), 0, (4,)),
+    }
+    tensors = {"c": torch.zeros(5)}
+    for name, layout in layouts.items():
+        tensors |= {f"{name}{part}": t for part, t in quantize(torch.ones(layout.shape), layout, "max")[0].items()}
+    formats = {name: layout.to_json() for name, layout in layouts.items()}
+    size, counts = stored_bytes(tensors, {"formats": formats})
+    assert size == (15 + 4 * 2) + (8 + 2 * 2 + 2) + 20
+    assert counts == {"float32": 5, "int3": 40, "int8": 54}
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "int4"])
+def test_size_is_the_size_of_the_file_within_its_header(saved, kind, packed):
+    path = {
+        "float32": saved,
+        "float16": lambda: saved({"conv_in.weight": torch.zeros(4, 1, 3, 3).half()}),
+        "int4": packed,
+    }[kind]()
+    size, _ = stored_bytes(*io.read_tensors(path))
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8
     assert path.stat().st_size == header + size
 
@@ -78,7 +164,7 @@ def test_size_is_the_size_of_the_file_within_its_header(unet, saved):
     ("changes", "message"),
     [
         ({"tensors": {"conv_in.weight": torch.zeros(4, 1, 5, 5)}}, r"conv_in\.weight is \(4, 1, 5, 5\), allowed is"),
-        ({"tensors": {"surprise": torch.zeros(1)}}, r"surprise is \(1,\), allowed is None"),
+        ({"tensors": {"surprise": torch.zeros(1)}}, r"surprise is \(torch\.float32, \(1,\)\), allowed is None"),
         ({"unet": None}, "the metadata describes no model"),
         ({"unet": {"image_channels": 1}}, "the metadata describes no model"),
         ({"diffusion": {"timesteps": 100}}, "the metadata describes no model"),
@@ -96,5 +182,84 @@ def test_a_missing_tensor_is_refused_by_name(unet, saved):
     tensors, metadata = io.read_tensors(path)
     del tensors["conv_out.bias"]
     io.write_tensors(path, tensors, metadata)
-    with pytest.raises(LaqfiError, match=r"conv_out\.bias is None, allowed is \(1,\)"):
+    with pytest.raises(LaqfiError, match=r"conv_out\.bias is neither among the tensors nor in the format map"):
         load_unet(path, CPU)
+
+
+PACKED = "layers.1.resample.weight"  # int2, affine
+
+
+def without(key):
+    def damage(tensors, formats):
+        (tensors if key in tensors else formats).pop(key)
+
+    return damage
+
+
+def with_tensor(name, change):
+    def damage(tensors, formats):
+        tensors[name] = change(tensors.get(name))
+
+    return damage
+
+
+def with_layout(**changes):
+    def damage(tensors, formats):
+        formats[PACKED] = formats[PACKED] | changes
+
+    return damage
+
+
+def exchanged(tensors, formats):
+    other = "layers.5.resample.weight"
+    for part in (".packed", ".scale", ".zero_point"):
+        tensors[f"{PACKED}{part}"], tensors[f"{other}{part}"] = tensors[f"{other}{part}"], tensors[f"{PACKED}{part}"]
+
+
+def plain_beside_packed(tensors, formats):
+    tensors[PACKED] = torch.zeros(8, 4, 3, 3)
+
+
+DAMAGES = {
+    "shape in the map": (with_layout(shape=[8, 4, 9]), rf"{PACKED} is \(8, 4, 9\), allowed is \(8, 4, 3, 3\)"),
+    "entry missing": (without(PACKED), PACKED),
+    "packed missing": (without(f"{PACKED}.packed"), rf"{PACKED}\.packed is None, allowed is"),
+    "scale missing": (without(f"{PACKED}.scale"), rf"{PACKED}\.scale is None, allowed is"),
+    "zero point missing": (without(f"{PACKED}.zero_point"), rf"{PACKED}\.zero_point is None, allowed is"),
+    "zero point too many": (with_layout(symmetric=True), rf"{PACKED}\.zero_point is .*, allowed is None"),
+    "truncated": (with_tensor(f"{PACKED}.packed", lambda t: t[:-1]), rf"{PACKED}\.packed is"),
+    "too long": (with_tensor(f"{PACKED}.packed", lambda t: torch.cat([t, t])), rf"{PACKED}\.packed is"),
+    "packed in two dimensions": (with_tensor(f"{PACKED}.packed", lambda t: t[None]), rf"{PACKED}\.packed is"),
+    "codes of another dtype": (with_tensor(f"{PACKED}.packed", lambda t: t.to(torch.int8)), rf"{PACKED}\.packed is"),
+    "scale of another dtype": (with_tensor(f"{PACKED}.scale", lambda t: t.float()), rf"{PACKED}\.scale is"),
+    "scale too short": (with_tensor(f"{PACKED}.scale", lambda t: t[1:]), rf"{PACKED}\.scale is"),
+    "other bits": (with_layout(name="int3"), rf"{PACKED}\.packed is"),
+    "other groups": (with_layout(group_size=-1), rf"{PACKED}\.scale is"),
+    "other axis": (with_layout(axis=1), rf"{PACKED}\.scale is"),
+    "other taps": (with_layout(taps=[0, 4]), rf"{PACKED}\.packed is"),
+    "parts of another tensor": (exchanged, r"layers\.\d\.resample\.weight\.\w+ is"),
+    "plain tensor beside the packed one": (plain_beside_packed, rf"{PACKED} is .*, allowed is None"),
+    "foreign part": (with_tensor("other.packed", lambda _: torch.zeros(3).byte()), r"other\.packed is"),
+    "foreign float": (with_tensor("conv_in.bias", lambda t: t.to(torch.float64)), r"conv_in\.bias"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_parts_that_do_not_fit_the_format_map_are_refused_by_name(packed, damage, message):
+    path = packed(damage)
+    with pytest.raises(LaqfiError, match=message) as error:
+        load_unet(path, CPU)
+    assert str(error.value).startswith(str(path))
+
+
+def test_a_format_map_without_its_packed_tensors_is_refused_by_name(unet, saved):
+    layout = Layout(Format("int4"), (4, 1, 3, 3)).to_json()
+    with pytest.raises(LaqfiError, match=r"conv_in\.weight.* is ") as error:
+        load_unet(saved(formats={"conv_in.weight": layout}), CPU)
+    assert "model.safetensors" in str(error.value)
+
+
+@pytest.mark.parametrize("bad", [None, 4, [], {}, {"name": "int4"}], ids=str)
+def test_an_entry_that_is_no_layout_is_refused(packed, bad):
+    with pytest.raises(LaqfiError, match="not a tensor layout"):
+        load_unet(packed(lambda tensors, formats: formats.update({PACKED: bad})), CPU)

@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from laqfi.errors import LaqfiError
-from laqfi.quant.policy import POLICIES, WeightTensor, bind
+from laqfi.quant.grid import Format
+from laqfi.quant.policy import POLICIES, Choice, WeightTensor, bind
+from laqfi.quant.tensor import quantize
 
 TENSORS = [
     WeightTensor("a1", 1, 1.0),
@@ -18,7 +21,9 @@ TENSORS = [
     WeightTensor("b5", 5, 0.01),
     WeightTensor("a6", 6, 0.30),
 ]
+OUTSIDE = WeightTensor("outside", None, 0.0)
 
+steady = settings(deadline=None, derandomize=True, max_examples=40)
 weights = st.lists(
     st.builds(WeightTensor, st.uuids().map(str), st.integers(1, 6), st.floats(0, 1)),
     min_size=1,
@@ -28,7 +33,7 @@ weights = st.lists(
 
 
 def chosen(policy, tensors=TENSORS, **options):
-    return {name: choice.dtype for name, choice in bind(policy, options)(tensors).items()}
+    return {name: choice.format.name for name, choice in bind(policy, options)(tensors).items()}
 
 
 def halves(choices):
@@ -40,7 +45,7 @@ def groups(*layers, threshold="mean"):
 
 
 def test_fp32_quantizes_nothing_and_uniform_everything():
-    assert halves(chosen("fp32")) == set()
+    assert chosen("fp32") == {}
     assert halves(chosen("uniform")) == {t.name for t in TENSORS}
     assert set(chosen("uniform", dtype="bfloat16").values()) == {"bfloat16"}
 
@@ -96,7 +101,7 @@ def test_mean_std_clamps_k(alpha, k):
     choices = bind("mean_std", {"alpha": alpha})(tensors)
     lower, upper = np.mean(scores) - k * np.std(scores), np.mean(scores) + k * np.std(scores)
     for s in scores:
-        assert choices[str(s)].dtype == ("float16" if s < lower else "float32")
+        assert choices[str(s)].format.name == ("float16" if s < lower else "float32")
         assert choices[str(s)].threshold == pytest.approx(upper if s > upper else lower)
 
 
@@ -105,7 +110,7 @@ def test_mean_std_of_equal_scores_is_between():
     assert set(chosen("mean_std", tensors, alpha=1.0, between="bfloat16").values()) == {"bfloat16"}
 
 
-OPTIONS = {
+SEED = {
     "fp32": {},
     "uniform": {},
     "threshold": {"tau": 0.3},
@@ -113,28 +118,42 @@ OPTIONS = {
     "ratio": {"p": 0.4},
     "mean_std": {"alpha": 1.0},
 }
+BITS = {
+    "bits": {"format": "int4"},
+    "budget": {"target": {"ratio": 6}, "formats": ["int2", "int3", "int4", "int6", "int8"]},
+}
 
 
 def test_every_policy_is_tested_here():
-    assert set(OPTIONS) == set(POLICIES)
+    assert set(SEED | BITS) == set(POLICIES)
 
 
-@pytest.mark.parametrize("policy", OPTIONS)
+@pytest.mark.parametrize("policy", sorted(SEED.keys() - {"fp32"}))
+@steady
 @given(tensors=weights)
-def test_every_policy_decides_on_every_tensor_and_on_no_other(policy, tensors):
-    assert set(chosen(policy, tensors, **OPTIONS[policy])) == {t.name for t in tensors}
+def test_the_policies_of_the_report_decide_on_every_tensor_of_the_layers_and_on_no_other(policy, tensors):
+    assert set(chosen(policy, [*tensors, OUTSIDE], **SEED[policy])) == {t.name for t in tensors}
+
+
+@pytest.mark.parametrize("policy", SEED)
+@steady
+@given(tensors=weights)
+def test_tensors_outside_the_layers_do_not_change_the_others(policy, tensors):
+    assert chosen(policy, [OUTSIDE, *tensors], **SEED[policy]) == chosen(policy, tensors, **SEED[policy])
 
 
 @pytest.mark.parametrize("policy", ["threshold", "ratio", "mean_std"])
+@steady
 @given(tensors=weights)
 def test_within_a_layer_a_higher_score_never_gets_less_precision(policy, tensors):
-    found = chosen(policy, tensors, **OPTIONS[policy])
+    found = chosen(policy, tensors, **SEED[policy])
     for low in tensors:
         for high in tensors:
             if low.layer == high.layer and low.score <= high.score and found[low.name] == "float32":
                 assert found[high.name] == "float32"
 
 
+@steady
 @given(tensors=weights, low=st.floats(0, 1), high=st.floats(0, 1))
 def test_a_higher_threshold_quantizes_no_less(tensors, low, high):
     low, high = sorted((low, high))
@@ -143,5 +162,233 @@ def test_a_higher_threshold_quantizes_no_less(tensors, low, high):
 
 
 def test_an_unknown_policy_is_named_with_the_known_ones():
-    with pytest.raises(LaqfiError, match=r"found 'hessian', allowed is one of \['fp32', 'group'"):
+    with pytest.raises(LaqfiError, match=r"found 'hessian', allowed is one of \['bits', 'budget', 'fp32', 'group'"):
         bind("hessian", {})
+
+
+def weight_tensor(name, shape, level, axis=0, seed=0):
+    """Weights whose Fisher is around `level`, unlike for every weight and every timestep weighting."""
+    random = torch.Generator().manual_seed(seed)
+    weight = 0.1 * torch.randn(shape, generator=random)
+    fisher = {kind: level * (2 * torch.randn(shape, generator=random)).exp() for kind in ("last", "uniform", "sampler")}
+    return WeightTensor(name, None, 0.0, weight, axis, fisher)
+
+
+def network():
+    """Tensors whose importance does not follow their size, magnitude or order."""
+    return [
+        weight_tensor("in", (8, 2, 3, 3), 3.0, seed=1),
+        weight_tensor("norm", (8,), 1e-2, seed=2),
+        weight_tensor("middle", (16, 8, 3, 3), 1e-3, seed=3),
+        weight_tensor("linear", (12, 16), 0.3, seed=4),
+        weight_tensor("up", (16, 4, 4, 4), 1e-5, axis=1, seed=5),
+        weight_tensor("out", (2, 4, 3, 3), 10.0, seed=6),
+        weight_tensor("bias", (2,), 5.0, seed=7),
+    ]
+
+
+PARAMETERS = sum(t.weight.numel() for t in network())
+NAMES = {t.name for t in network()}
+VECTORS = {"norm", "bias"}
+
+
+def choices_of(policy, tensors=None, **options):
+    return bind(policy, BITS[policy] | options)(tensors or network())
+
+
+def size_of(choices, tensors=None):
+    return sum(t.layout(choices[t.name].format).bytes() for t in tensors or network())
+
+
+def error_in(t, choice, weighting="sampler"):
+    """The predicted change of the output by one tensor's choice."""
+    _, restored = quantize(t.weight, t.layout(choice.format), choice.search, t.fisher[choice.weighting])
+    return (t.fisher[weighting] * (restored - t.weight).square()).sum().item()
+
+
+def error_of(choices, weighting="sampler"):
+    return sum(error_in(t, choices[t.name], weighting) for t in network())
+
+
+def names_of(choices):
+    return {name: choice.format.name for name, choice in choices.items()}
+
+
+def test_bits_stores_every_matrix_in_one_format_and_the_rest_in_another():
+    choices = choices_of("bits", format="int3", symmetric=False, group_size=8, search="fisher", rest="bfloat16")
+    assert choices.keys() == NAMES
+    for name, choice in choices.items():
+        assert choice.format == (Format("bfloat16") if name in VECTORS else Format("int3", False, 8))
+        assert choice.search == "fisher"
+
+
+def test_bits_does_not_look_at_the_fisher_information():
+    blind = [WeightTensor(t.name, t.layer, t.score, t.weight, t.axis) for t in network()]
+    assert choices_of("bits", blind) == choices_of("bits")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"format": "int9"},
+        {"format": "float16"},
+        {"format": "int4", "group_size": -2},
+        {"format": "int4", "search": "best"},
+        {"format": "int4", "rest": "int8"},
+        {"format": "int4", "surprise": 1},
+        {},
+    ],
+    ids=str,
+)
+def test_bits_refuses_options_that_do_not_fit(bad):
+    with pytest.raises(ValidationError):
+        bind("bits", bad)
+
+
+def test_a_budget_may_be_given_as_bytes_as_a_ratio_or_as_mean_bits():
+    limit = PARAMETERS * 5 // 8
+    assert PARAMETERS % 8 == 2  # so that nothing comes out even by chance
+    expected = choices_of("budget", target={"bytes": limit})
+    assert choices_of("budget", target={"mean_bits": 5.0}) == expected
+    assert choices_of("budget", target={"ratio": 32 / 5}) == expected
+
+
+@pytest.mark.parametrize(
+    "target", [{}, {"bytes": 4000, "ratio": 4.0}, {"bytes": 4000, "ratio": 4.0, "mean_bits": 4.0}], ids=str
+)
+def test_a_budget_takes_exactly_one_target(target):
+    with pytest.raises(ValidationError, match="allowed is exactly one of bytes, ratio, mean_bits"):
+        bind("budget", {"target": target, "formats": ["int4"]})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"target": {"bytes": 0}},
+        {"target": {"ratio": 1.0}},
+        {"target": {"mean_bits": 32.0}},
+        {"target": {"mean_bits": float("nan")}},
+        {"formats": []},
+        {"formats": ["int1"]},
+        {"importance": "hessian"},
+        {"weighting": "first"},
+    ],
+    ids=str,
+)
+def test_budget_refuses_options_that_do_not_fit(bad):
+    with pytest.raises(ValidationError):
+        bind("budget", BITS["budget"] | bad)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("mean_bits", [3.0, 5.0, 6.5])
+def test_a_budget_is_kept_and_no_single_change_within_it_would_help(mean_bits, symmetric):
+    choices = choices_of("budget", target={"mean_bits": mean_bits}, symmetric=symmetric)
+    left = PARAMETERS * mean_bits / 8 - size_of(choices)
+    assert choices.keys() == NAMES
+    assert left >= 0
+    for t in network():
+        layout, error = t.layout(choices[t.name].format), error_in(t, choices[t.name])
+        for other in BITS["budget"]["formats"] if t.name not in VECTORS else []:
+            changed = Choice(Format(other, symmetric), search="fisher")
+            larger = t.layout(changed.format).bytes() - layout.bytes()
+            assert larger > left or error_in(t, changed) >= error * (1 - 1e-6)
+
+
+def test_a_budget_is_nearly_used():
+    options = {"formats": [f"int{bits}" for bits in range(2, 9)]}
+    for mean_bits in (4.0, 6.0):
+        limit = PARAMETERS * mean_bits / 8
+        assert 0.97 * limit < size_of(choices_of("budget", target={"mean_bits": mean_bits}, **options)) <= limit
+
+
+def test_bits_go_to_the_tensors_the_output_depends_on():
+    bits = {name: choice.format.bits for name, choice in choices_of("budget", target={"mean_bits": 4.5}).items()}
+    assert bits["out"] >= bits["in"] > bits["middle"] >= bits["up"]
+
+
+def test_a_larger_budget_never_has_a_larger_error():
+    errors = [error_of(choices_of("budget", target={"mean_bits": m})) for m in (3.0, 4.0, 6.0, 8.0)]
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("weighting", ["last", "uniform", "sampler"])
+@pytest.mark.parametrize("control", ["none", "magnitude", "inverse", "random"])
+def test_fisher_importance_predicts_no_more_error_than_a_control_of_equal_bytes(control, weighting):
+    target = {"mean_bits": 4.5}
+    by_fisher, by_control = (
+        choices_of("budget", target=target, importance=kind, weighting=weighting) for kind in ("fisher", control)
+    )
+    assert error_of(by_fisher, weighting) <= error_of(by_control, weighting) * (1 + 1e-6)
+    assert {choice.weighting for choice in by_fisher.values()} == {weighting}
+
+
+def test_inverse_importance_is_worse_than_fisher():
+    by_fisher, inverse = (choices_of("budget", importance=kind) for kind in ("fisher", "inverse"))
+    assert error_of(by_fisher) < 0.1 * error_of(inverse)
+
+
+def test_random_importance_depends_on_its_seed_alone():
+    drawn = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        first = names_of(choices_of("budget", importance="random", seed=seed))
+        torch.manual_seed(99)
+        assert names_of(choices_of("budget", importance="random", seed=seed)) == first
+        drawn.append(tuple(sorted(first.items())))
+    assert len(set(drawn)) > 1
+
+
+def test_kept_tensors_stay_in_float32_and_vectors_get_the_rest():
+    keep = ["out", "norm"]
+    found = names_of(choices_of("budget", keep=keep, rest="bfloat16", target={"mean_bits": 6.0}))
+    assert {name for name, format in found.items() if format == "float32"} == set(keep)
+    assert found["bias"] == "bfloat16"
+    assert all(found[name].startswith("int") for name in NAMES - VECTORS - set(keep))
+
+
+def test_an_unknown_tensor_to_keep_is_named():
+    with pytest.raises(LaqfiError, match="the model has no tensor 'conv_inn'"):
+        choices_of("budget", keep=["out", "conv_inn"])
+
+
+def test_a_budget_too_small_names_the_smallest_that_is_not():
+    smallest = size_of(choices_of("bits", format="int2"))
+    assert set(names_of(choices_of("budget", target={"bytes": smallest})).values()) == {"int2", "float16"}
+    with pytest.raises(LaqfiError, match=rf"{smallest - 1} bytes is too small, the smallest feasible is {smallest}"):
+        choices_of("budget", target={"bytes": smallest - 1})
+
+
+def test_a_budget_may_choose_among_float_formats_too():
+    found = names_of(choices_of("budget", formats=["int2", "float8_e4m3fn", "float16"], target={"mean_bits": 7.0}))
+    assert {found[name] for name in NAMES - VECTORS} == {"int2", "float8_e4m3fn", "float16"}
+
+
+def test_importance_of_the_controls_is_what_their_name_says():
+    # Two tensors of equal size; the second has 100 times the Fisher and half the weights' magnitude.
+    first, second = weight_tensor("first", (16, 16), 1.0, seed=1), weight_tensor("second", (16, 16), 100.0, seed=1)
+    second = WeightTensor("second", None, 0.0, first.weight / 2, 0, second.fisher)
+    options = {"formats": ["int2", "int8"], "search": "mse", "target": {"mean_bits": 6.5}}
+    wider = {
+        kind: max(
+            c := choices_of("budget", [first, second], importance=kind, **options), key=lambda n: c[n].format.bits
+        )
+        for kind in ("fisher", "none", "magnitude", "inverse")
+    }
+    assert wider == {"fisher": "second", "none": "first", "magnitude": "first", "inverse": "first"}
+
+
+def test_kernel_positions_without_fisher_information_are_not_stored():
+    t = weight_tensor("conv", (4, 3, 3, 3), 1.0)
+    for values in t.fisher.values():
+        values.flatten(2)[:, :, [0, 2, 6, 8]] = 0
+    assert t.layout(Format("int4")).taps == (1, 3, 4, 5, 7)
+    assert t.layout(Format("float16")).taps is None
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (4, 3), (4,), (4, 3, 1, 1)])
+def test_all_kernel_positions_are_stored_where_all_move_the_output_or_none(shape):
+    t = weight_tensor("w", shape, 1.0)
+    assert t.layout(Format("int4")).taps is None
+    still = WeightTensor("w", None, 0.0, t.weight, 0, {kind: torch.zeros(shape) for kind in t.fisher})
+    assert still.layout(Format("int4")).taps is None

@@ -12,6 +12,7 @@ import yaml
 from laqfi import io
 from laqfi.config import Params
 from laqfi.errors import LaqfiError
+from laqfi.stages.curvature import curvature
 from laqfi.stages.dataset import dataset
 from laqfi.stages.evaluate import evaluate
 from laqfi.stages.features import feature_network
@@ -31,20 +32,33 @@ def run(folder):
     at = SimpleNamespace(params=params, profile=profile, root=folder)
     for name in ("dataset.npz", "network.safetensors", "info.json", "reference.npz", "floor.json"):
         setattr(at, name.split(".")[0], folder / name)
-    for name in ("model.safetensors", "loss.csv", "fisher.safetensors", "table.json"):
+    for name in ("model.safetensors", "loss.csv", "fisher.safetensors", "table.json", "curvature.safetensors"):
         setattr(at, name.split(".")[0], folder / name)
     dataset(profile, out=at.dataset)
     feature_network(profile, dataset=at.dataset, network=at.network, info=at.info)
     reference(profile, dataset=at.dataset, network=at.network, out=at.reference, floor=at.floor)
     train(profile, dataset=at.dataset, model=at.model, loss=at.loss)
     fisher(profile, dataset=at.dataset, model=at.model, out=at.fisher, table=at.table)
+    curvature(profile, dataset=at.dataset, model=at.model, out=at.curvature)
     for name, variant in params.variants.items():
-        choices = folder / f"choices/{name}.json"
-        quantize(profile, variant, model=at.model, table=at.table, out=stored(at, name), choices=choices)
+        quantize_variant(at, variant, stored(at, name), folder / f"choices/{name}.json")
         sample(profile, model=stored(at, name), out=folder / f"sample/{name}.npz", sheet=folder / f"sheets/{name}.png")
         evaluate_variant(at, name)
     write_report(at, params.variants)
     return at
+
+
+def quantize_variant(at, variant, out, choices, table=None):
+    quantize(
+        at.profile,
+        variant,
+        model=at.model,
+        table=table or at.table,
+        fisher=at.fisher,
+        curvature=at.curvature,
+        out=out,
+        choices=choices,
+    )
 
 
 def stored(at, name):
@@ -75,6 +89,7 @@ def write_report(at, variants):
         floor=at.floor,
         table=at.table,
         loss=at.loss,
+        choices=at.root / "choices",
         evaluate=at.root / "evaluate",
         sample=at.root / "sample",
         figures=at.root / "figures",
@@ -101,10 +116,10 @@ def test_the_stored_tensors_really_have_the_dtype_the_choices_say(done):
     for name in ("threshold", "ratio"):
         tensors, _ = io.read_tensors(stored(done, name))
         choices = io.read_json(done.root / f"choices/{name}.json")["tensors"]
-        assert {choice["dtype"] for choice in choices.values()} == {"float16", "float32"}
+        assert {choice["format"] for choice in choices.values()} == {"float16", "float32"}
         for tensor_name, choice in choices.items():
-            assert tensors[tensor_name].dtype == getattr(torch, choice["dtype"])
-            assert choice["dtype"] == ("float16" if choice["score"] < choice["threshold"] else "float32")
+            assert tensors[tensor_name].dtype == getattr(torch, choice["format"])
+            assert choice["format"] == ("float16" if choice["score"] < choice["threshold"] else "float32")
         assert all(t.dtype == torch.float32 for n, t in tensors.items() if n not in choices)
 
 
@@ -175,11 +190,11 @@ def test_a_quantized_variant_is_smaller_and_close(done):
 
 def test_the_report_walks_the_variants_in_params_and_not_the_folder(done):
     rows = (done.root / "summary.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows] == ["variant", "fp32", "threshold", "ratio"]
+    assert [row.split(",")[0] for row in rows] == ["variant", "fp32", "threshold", "ratio", "budget"]
     fewer = {name: variant for name, variant in done.params.variants.items() if name != "ratio"}
     write_report(done, fewer)
     assert (done.root / "evaluate/ratio.json").exists()
-    assert list(io.read_json(done.root / "metrics.json")["variants"]) == ["fp32", "threshold"]
+    assert list(io.read_json(done.root / "metrics.json")["variants"]) == ["budget", "fp32", "threshold"]
     assert "ratio" not in (done.root / "summary.md").read_text()
     write_report(done, done.params.variants)
 
@@ -189,13 +204,8 @@ def test_fisher_of_another_model_is_refused(done, tmp_path):
     table["empirical"]["tensors"]["layers.9.weight"] = {"mean": [1.0] * 3, "standard_error": [0.0] * 3}
     io.write_json(tmp_path / "table.json", table)
     with pytest.raises(LaqfiError, match=r"only one of them holds layers\.9\.weight"):
-        quantize(
-            done.profile,
-            done.params.variants["ratio"],
-            model=done.model,
-            table=tmp_path / "table.json",
-            out=tmp_path / "out",
-            choices=tmp_path / "choices",
+        quantize_variant(
+            done, done.params.variants["ratio"], tmp_path / "out", tmp_path / "choices", tmp_path / "table.json"
         )
 
 
@@ -238,6 +248,10 @@ def test_an_unknown_profile_and_variant_are_named(tmp_path):
     result = command("dataset", path, "--out", tmp_path / "dataset.npz")
     assert result.stderr == f"error: {path}: profiles: found no 'tiny', allowed is one of ['other']\n"
     path.write_text(yaml.safe_dump(tiny_params()))
-    paths = [word for flag in ("--model", "--table", "--out", "--choices") for word in (flag, tmp_path / "x")]
+    paths = [
+        word
+        for flag in ("--model", "--table", "--fisher", "--curvature", "--out", "--choices")
+        for word in (flag, tmp_path / "x")
+    ]
     result = command("quantize", path, "--variant", "raito", *paths)
-    assert "variants: found no 'raito', allowed is one of ['fp32', 'ratio', 'threshold']" in result.stderr
+    assert "variants: found no 'raito', allowed is one of ['budget', 'fp32', 'ratio', 'threshold']" in result.stderr

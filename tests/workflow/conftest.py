@@ -13,7 +13,7 @@ import yaml
 
 from tiny import ROOT, tiny_params
 
-ONCE = {f"{name}@tiny" for name in ("dataset", "features", "reference", "train", "fisher", "report")}
+ONCE = {f"{name}@tiny" for name in ("dataset", "features", "reference", "train", "fisher", "curvature", "report")}
 
 
 class Clone:
@@ -85,7 +85,7 @@ def by_dvc(tmp_path_factory) -> Clone:
     assert made.repro() == ONCE | {
         f"{stage}@tiny-{variant}"
         for stage in ("quantize", "sample", "evaluate")
-        for variant in ("fp32", "threshold", "ratio")
+        for variant in ("fp32", "threshold", "ratio", "budget")
     }
     made.commit("first results")
     return made

@@ -31,7 +31,7 @@ def test_a_second_snakemake_run_runs_nothing(by_snakemake):
 
 def test_both_engines_make_the_same_bytes(by_dvc, by_snakemake):
     assert by_snakemake.outputs() == by_dvc.outputs()
-    assert len(by_dvc.outputs()) == 8 + 3 * 5 + 1 + 8 + 4  # once per profile, per variant, loss, figures, report
+    assert len(by_dvc.outputs()) == 9 + 4 * 5 + 1 + 11 + 4  # once per profile, per variant, loss, figures, report
 
 
 def test_a_snakemake_run_leaves_dvc_status_clean_and_the_same_lock(by_dvc, by_snakemake):
@@ -87,9 +87,9 @@ def test_a_removed_variant_loses_its_row(restored):
     restored.write_params(params)
     assert restored.repro() == {"report@tiny"}
     with (restored.folder / "reports/tiny/summary.csv").open() as file:
-        assert [row["variant"] for row in csv.DictReader(file)] == ["fp32", "ratio"]
+        assert [row["variant"] for row in csv.DictReader(file)] == ["fp32", "ratio", "budget"]
     metrics = json.loads((restored.folder / "reports/tiny/metrics.json").read_text())
-    assert set(metrics["variants"]) == {"fp32", "ratio"}
+    assert set(metrics["variants"]) == {"fp32", "ratio", "budget"}
 
 
 def test_the_trained_model_depends_on_the_training_parameters_only(restored):

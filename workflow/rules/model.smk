@@ -43,3 +43,25 @@ rule fisher:
         values(STAGES["fisher"], config),
     shell:
         STAGES["fisher"].shell
+
+
+rule curvature:
+    input:
+        inputs(STAGES["curvature"], config),
+    output:
+        STAGES["curvature"].outs,
+    log:
+        "data/{profile}/logs/curvature.log",
+    benchmark:
+        "data/{profile}/benchmarks/curvature.tsv"
+    conda:
+        "../envs/laqfi.yaml"
+    threads: threads(config)
+    resources:
+        mem_mb=16000,
+        runtime=240,
+        gpu=1,
+    params:
+        values(STAGES["curvature"], config),
+    shell:
+        STAGES["curvature"].shell

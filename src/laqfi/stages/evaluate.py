@@ -3,15 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from laqfi import cli, features, io, metrics
 from laqfi.config import Profile
 from laqfi.device import default_device
-from laqfi.diffusion import add_noise, from_uint8
+from laqfi.diffusion import from_uint8, noise_error
 from laqfi.quant.model import load_unet, stored_bytes
-from laqfi.rng import generator
 
 
 def evaluate(
@@ -28,9 +25,13 @@ def evaluate(
 ) -> None:
     """Write size, FID with its interval and its paired difference, KID, PSNR and noise error as JSON."""
     images, base_images = (io.read_array(path, "images") for path in (samples, base_samples))
-    noise_mse = predicted_noise_mse(profile, model, base_model, io.read_array(dataset, "test_images"))
-    size, dtypes = stored_bytes(io.read_tensors(model)[0])
-    base_size, _ = stored_bytes(io.read_tensors(base_model)[0])
+    held_out = io.read_array(dataset, "test_images")[: profile.evaluate.noise_images]
+    (unet, alphas_cumprod, _), (base, _, _) = (load_unet(path, default_device()) for path in (model, base_model))
+    noise_mse = noise_error(
+        unet, base, from_uint8(held_out), alphas_cumprod, profile.evaluate.noise_timesteps, profile.evaluate.seed
+    )
+    size, dtypes = stored_bytes(*io.read_tensors(model))
+    base_size, _ = stored_bytes(*io.read_tensors(base_model))
     fid = fid_against_base(profile, images, base_images, network, reference)
     summary = {
         "bytes": size,
@@ -41,7 +42,7 @@ def evaluate(
         "seeds": profile.sample.seeds,
         "images": images.shape[1],
         "psnr": metrics.psnr(images, base_images),
-        "noise_mse": noise_mse,
+        "noise_mse": {str(timestep): value for timestep, value in noise_mse.items()},
     }
     io.write_json(out, summary | fid)
 
@@ -65,23 +66,6 @@ def fid_against_base(
         "kid": float(np.mean([metrics.kid(seed, real["kid_features"].astype(np.float64)) for seed in seeds])),
         "verdict": metrics.verdict(difference_low, difference_high),
     }
-
-
-@torch.inference_mode()
-def predicted_noise_mse(profile: Profile, model: Path, base_model: Path, test_images: np.ndarray) -> dict:
-    """Mean squared difference of the predicted noise to the base's, per timestep, on held-out images."""
-    settings, device = profile.evaluate, default_device()
-    (unet, alphas_cumprod, _), (base, _, _) = (load_unet(path, device) for path in (model, base_model))
-    x0 = from_uint8(test_images[: settings.noise_images])
-
-    def error(timestep: int) -> float:
-        random = generator("noise", settings.seed, timestep)
-        noise = torch.from_numpy(random.standard_normal(x0.shape, dtype="float32"))
-        t = torch.full((len(x0),), timestep)
-        x = add_noise(x0, noise, t, alphas_cumprod).to(device)
-        return nn.functional.mse_loss(unet(x, t.to(device)), base(x, t.to(device))).item()
-
-    return {str(timestep): error(timestep) for timestep in settings.noise_timesteps}
 
 
 if __name__ == "__main__":

@@ -1,38 +1,76 @@
 """Stage: store the model as one variant's policy decides."""
 
+import math
 from pathlib import Path
+
+from torch import Tensor
 
 from laqfi import cli, io
 from laqfi.config import Profile, Variant
 from laqfi.errors import LaqfiError
-from laqfi.quant.model import cast, is_quantizable
-from laqfi.quant.policy import WeightTensor, bind
-from laqfi.unet import layer_of
+from laqfi.quant.account import bits_over_bound, predicted_change
+from laqfi.quant.grid import Format
+from laqfi.quant.policy import Choice, WeightTensor, bind
+from laqfi.quant.sensitivity import fisher_by_bin, weight_tensors
+from laqfi.quant.tensor import Layout
+from laqfi.quant.tensor import quantize as store
 
 
-def quantize(profile: Profile, variant: Variant, *, model: Path, table: Path, out: Path, choices: Path) -> None:
+def quantize(
+    profile: Profile,
+    variant: Variant,
+    *,
+    model: Path,
+    table: Path,
+    fisher: Path,
+    curvature: Path,
+    out: Path,
+    choices: Path,
+) -> None:
     """Write the tensors in the formats chosen, and beside them which tensor got what and why."""
     tensors, metadata = io.read_tensors(model)
-    scores = fisher_scores(io.read_json(table), profile.quantize.fisher, profile.quantize.timestep)
-    names = [name for name, tensor in tensors.items() if is_quantizable(name, tensor)]
-    if unlike := set(names) ^ set(scores):
-        raise LaqfiError(f"{table} and {model} are not of one model: only one of them holds {min(unlike)}")
-    top = max(scores[name] for name in names)
-    weights = [WeightTensor(name, layer_of(name), scores[name] / top if top > 0 else 0.0) for name in names]
+    curved, _ = io.read_tensors(curvature)
+    maps = fisher_by_bin(fisher, tensors)
+    weights = weight_tensors(profile, model, table, maps)
     chosen = bind(variant.policy, variant.model_extra)(weights)
-    stored = {name: cast(name, t, chosen[name].dtype) if name in chosen else t for name, t in tensors.items()}
-    io.write_tensors(out, stored, metadata)
-    reasons = {
-        w.name: {"dtype": chosen[w.name].dtype, "score": w.score, "threshold": chosen[w.name].threshold}
-        for w in weights
+    stored, layouts, deltas, reasons = {}, {}, {}, {}
+    for t in weights:
+        choice = chosen.get(t.name, Choice(Format("float32")))
+        layouts[t.name] = t.layout(choice.format)
+        second_order = curved.get(t.name) if choice.rounding == "gptq" else None
+        try:
+            parts, restored = store(t.weight, layouts[t.name], choice.search, t.fisher[choice.weighting], second_order)
+        except LaqfiError as error:
+            raise LaqfiError(f"{model}: {t.name} {error}") from error
+        deltas[t.name] = restored - t.weight
+        stored |= {f"{t.name}{part}": tensor for part, tensor in parts.items()}
+        if t.name in chosen:
+            reasons[t.name] = reason(choice, t, layouts[t.name], deltas[t.name])
+    formats = {name: layout.to_json() for name, layout in layouts.items() if not layout.format.is_float}
+    io.write_tensors(out, stored, metadata | ({"formats": formats} if formats else {}))
+    pixels = math.prod(metadata["image"])
+    uniform = {t.name: t.fisher["uniform"] for t in weights}
+    report = {
+        "policy": variant.policy,
+        "options": variant.model_extra,
+        "tensors": reasons,
+        "predicted_noise_mse": {edge: predicted_change(deltas, of_bin) / pixels for edge, of_bin in maps.items()},
+        "bits_per_weight": bits_over_bound(layouts, tensors, deltas, uniform),
     }
-    io.write_json(choices, {"policy": variant.policy, "options": variant.model_extra, "tensors": reasons})
+    io.write_json(choices, report)
 
 
-def fisher_scores(table: dict, kind: str, timestep: int) -> dict[str, float]:
-    """Mean Fisher of every tensor at one timestep."""
-    column = table["timesteps"].index(timestep)
-    return {name: rows["mean"][column] for name, rows in table[kind]["tensors"].items()}
+def reason(choice: Choice, t: WeightTensor, layout: Layout, delta: Tensor) -> dict:
+    """What a reader may ask about one tensor."""
+    return {
+        "format": choice.format.name,
+        "bits": 8 * layout.bytes() / t.weight.numel(),
+        "layout": layout.to_json(),
+        "rounding": choice.rounding,
+        "score": t.score,
+        "threshold": choice.threshold,
+        "squared_error": delta.square().sum().item(),
+    }
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ def report(
     floor: Path,
     table: Path,
     loss: Path,
+    choices: Path,
     evaluate: Path,
     sample: Path,
     metrics: Path,
@@ -26,8 +27,9 @@ def report(
 ) -> None:
     """Read one evaluation per variant named in params.yaml and write what a reader looks at."""
     evaluations = {name: io.read_json(evaluate / f"{name}.json") for name in variants}
+    formats = {name: io.read_json(choices / f"{name}.json") for name in variants}
     real_floor, fisher = io.read_json(floor), io.read_json(table)
-    io.write_json(metrics, tables.metrics(evaluations, real_floor))
+    io.write_json(metrics, tables.metrics(evaluations, formats, real_floor))
     rows = tables.summary(evaluations)
     io.write_text(summary, tables.as_csv(rows))
     io.write_text(markdown, tables.as_markdown(rows))
@@ -41,6 +43,9 @@ def report(
         "fisher_tensors": plots.fisher_by_tensor(fisher, profile.quantize.fisher, profile.quantize.timestep),
         "magnitude": plots.magnitude(fisher),
         "size_fid": plots.size_against_fid(evaluations, real_floor),
+        "size_psnr": plots.size_against_psnr(evaluations),
+        "bits": plots.bits_map(formats),
+        "predicted": plots.predicted_against_measured(tables.noise_changes(evaluations, formats)),
         "noise_error": plots.noise_error(evaluations),
         "samples": plots.sample_sheets(images),
     }

@@ -1,0 +1,38 @@
+"""What a set of formats costs, as far as the Fisher information can tell before anything is sampled."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laqfi.quant.allocate import water_filling_bits
+from laqfi.quant.tensor import Layout
+
+
+def predicted_change(deltas: dict[str, Tensor], fisher: dict[str, Tensor]) -> float:
+    """Σ_j G[j] δ_j², the expected squared change of the model's output (summed over pixels), δ by parameter name."""
+    return float(sum((fisher[name] * delta.square()).sum(dtype=torch.float64) for name, delta in deltas.items()))
+
+
+def bits_over_bound(
+    layouts: dict[str, Layout],
+    weights: dict[str, Tensor],
+    deltas: dict[str, Tensor],
+    fisher: dict[str, Tensor],
+) -> dict[str, float] | None:
+    """Mean bits per weight of the integer tensors, scales included, and the fewest that reverse water-filling allows.
+
+    Both at the error predicted for these tensors; a channel's weights count as Gaussian with the channel's variance.
+    None if no tensor is stored in integers.
+    """
+    integers = {name: layout for name, layout in layouts.items() if not layout.format.is_float}
+    if not integers:
+        return None
+    variances, counts = [], []
+    for name, layout in integers.items():
+        weight, importance = layout.matrix(weights[name]), layout.matrix(fisher[name])
+        variances.append((weight.square().mean(1) * importance.mean(1)).double().numpy())
+        counts.append(np.full(layout.rows, layout.columns))
+    spent = 8 * sum(layout.bytes() for layout in integers.values())
+    distortion = predicted_change({name: deltas[name] for name in integers}, fisher)
+    bound = water_filling_bits(np.concatenate(variances), np.concatenate(counts), distortion)
+    return {"bits": spent / float(np.concatenate(counts).sum()), "bound": bound}

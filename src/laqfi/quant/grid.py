@@ -1,0 +1,123 @@
+"""Number formats: what a weight may be rounded to, and the search for the scale of an integer grid.
+
+A weight tensor is seen as a matrix [output channels, weights of one channel]. A scale (and a zero point) belongs to
+a group: some weights of one channel, a whole channel, or the whole tensor.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+FLOATS = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+}
+INTEGERS = {f"int{bits}": bits for bits in range(2, 9)}
+CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3)
+
+Search = Literal["max", "mse", "fisher"]
+WHOLE_CHANNEL, WHOLE_TENSOR = 0, -1
+
+
+@dataclass(frozen=True)
+class Format:
+    """A float format by its dtype's name, or int2 to int8.
+
+    `group_size` weights of a channel share a scale; 0 means the whole channel, -1 the whole tensor. A symmetric grid
+    has the fixed zero point 2**(bits - 1) and a signed scale, which puts its one extra level on the side that needs it.
+    """
+
+    name: str
+    symmetric: bool = True
+    group_size: int = WHOLE_CHANNEL
+
+    @property
+    def is_float(self) -> bool:
+        return self.name in FLOATS
+
+    @property
+    def bits(self) -> int:
+        return FLOATS[self.name].itemsize * 8 if self.is_float else INTEGERS[self.name]
+
+    @property
+    def levels(self) -> int:
+        return 1 << self.bits
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Integer codes [groups, n] standing for scale · (code − zero_point); scale, zero_point [groups, 1]."""
+
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor
+
+    def values(self) -> Tensor:
+        return self.scale * (self.codes - self.zero_point)
+
+
+def as_groups(matrix: Tensor, group_size: int) -> Tensor:
+    """[rows, columns] as [groups, weights of one group]; the last group of a row is filled up with zeros."""
+    if group_size == WHOLE_TENSOR:
+        return matrix.reshape(1, -1)
+    size = group_size or matrix.shape[1]
+    return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % size)).reshape(-1, size)
+
+
+def as_matrix(groups: Tensor, rows: int, columns: int) -> Tensor:
+    """The inverse of `as_groups`."""
+    return groups.reshape(rows, -1)[:, :columns]
+
+
+def round_to_grid(groups: Tensor, scale: Tensor, zero_point: Tensor, levels: int) -> Codes:
+    """Nearest codes. A group with scale 0 holds zeros only and gets the code of zero."""
+    codes = (groups / scale.where(scale != 0, torch.ones_like(scale)) + zero_point).round().clamp(0, levels - 1)
+    return Codes(codes, scale, zero_point)
+
+
+def candidate_grids(groups: Tensor, format: Format, clip: float):
+    """The grids for one clipping factor, as (scale, zero_point): both signs of a symmetric one, or the affine one.
+
+    Scales are rounded to the float16 they are stored in, so that the error measured is the error that stays.
+    """
+    if format.symmetric:
+        scale = clip * groups.abs().amax(1, keepdim=True) / (format.levels / 2)
+        zero_point = torch.full_like(scale, format.levels // 2)
+        return [((sign * scale).half().float(), zero_point) for sign in (1, -1)]
+    low = clip * groups.amin(1, keepdim=True).clamp(max=0)
+    high = clip * groups.amax(1, keepdim=True).clamp(min=0)
+    scale = ((high - low) / (format.levels - 1)).half().float()
+    zero_point = (-low / scale.where(scale != 0, torch.ones_like(scale))).round().clamp(0, format.levels - 1)
+    return [(scale, zero_point)]
+
+
+def fit_grid(groups: Tensor, format: Format, search: Search, importance: Tensor | None = None) -> Codes:
+    """Codes of weights [groups, n] on the grid with the least error.
+
+    `search` "max" keeps the largest weight in range; "mse" tries clipping factors for the least Σ (q − w)², "fisher"
+    for the least Σ F·(q − w)² with F = `importance` [groups, n]. A group without any importance falls back to "mse".
+    """
+    weight = torch.ones_like(groups)
+    if search == "fisher":
+        weight = importance.where(importance.sum(1, keepdim=True) > 0, weight)
+    best, best_error = None, None
+    for clip in CLIPS[:1] if search == "max" else CLIPS:
+        for scale, zero_point in candidate_grids(groups, format, clip):
+            tried = round_to_grid(groups, scale, zero_point, format.levels)
+            error = (weight * (tried.values() - groups) ** 2).sum(1, keepdim=True)
+            if best is None:
+                best, best_error = tried, error
+                continue
+            better = error < best_error
+            best = Codes(
+                *(
+                    torch.where(better, new, old)
+                    for new, old in zip(vars(tried).values(), vars(best).values(), strict=True)
+                )
+            )
+            best_error = error.minimum(best_error)
+    return best
