@@ -127,7 +127,9 @@ def size_against_fid(evaluations: dict[str, dict], floor: dict) -> bytes:
         for axis, key in ((absolute, "fid"), (paired, "fid_difference")):
             mean, low, high = (e[key][k] for k in ("mean", "low", "high"))
             axis.errorbar(e["bytes"] / 2**20, mean, [[mean - low], [high - mean]], label=name, linestyle="", **style)
-    absolute.set_ylim(bottom=0)
+    absolute.loglog()
+    paired.set_xscale("log")
+    paired.set_yscale("symlog", linthresh=0.1)  # linear around zero, where most variants are
     figure.legend(*absolute.get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return render(figure)
 

@@ -2,9 +2,9 @@
 
 import re
 import sys
+from pathlib import Path
 
-from tiny import ROOT
-
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 BLOCK = re.compile(r"(<!-- summary -->\n).*?(<!-- /summary -->)", re.S)
 
