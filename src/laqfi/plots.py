@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from laqfi.pictures import sheet
 from laqfi.tables import mean_noise_mse, spearman
@@ -127,9 +128,13 @@ def size_against_fid(evaluations: dict[str, dict], floor: dict) -> bytes:
         for axis, key in ((absolute, "fid"), (paired, "fid_difference")):
             mean, low, high = (e[key][k] for k in ("mean", "low", "high"))
             axis.errorbar(e["bytes"] / 2**20, mean, [[mean - low], [high - mean]], label=name, linestyle="", **style)
-    absolute.loglog()
-    paired.set_xscale("log")
+    absolute.set_yscale("log")
     paired.set_yscale("symlog", linthresh=0.1)  # linear around zero, where most variants are
+    for axis in (absolute, paired):
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     figure.legend(*absolute.get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return render(figure)
 

@@ -1,5 +1,6 @@
 import csv
 import io
+import math
 import re
 from base64 import b64decode
 from copy import deepcopy
@@ -36,6 +37,18 @@ EVALUATIONS = {
     "uniform": evaluation(2, 20.7654321, 1e-6, 43.21, "worse than FP32"),
     "ratio_25": evaluation(2.5, 19.5, 2e-4, 31.96, "better than FP32"),
 }
+
+
+def choice(bits: float, predicted: float) -> dict:
+    layout = {"shape": [4, 4, 3, 3]}
+    return {
+        "bits_per_weight": {"bits": bits, "bound": bits - 1.5} if bits else None,
+        "predicted_noise_mse": {"1": predicted, "100": 3 * predicted, "1000": 5 * predicted},
+        "tensors": {"layers.1.block1.conv1.weight": {"bits": bits, "layout": layout}},
+    }
+
+
+CHOICES = {"fp32": choice(0, 0), "uniform": choice(4, 1e-6), "ratio_25": choice(2.5, 3e-4)}
 FLOOR = {"fid": 1.5, "low": 1.25, "high": 1.75, "kid": 0.001, "images": 1797}
 LAYERS = {"layers.1.block1.conv1.weight": 1, "layers.1.resample.weight": 1, "layers.6.attention.qkv.weight": 6}
 
@@ -69,6 +82,11 @@ PLOTS = {
     "tensors": (plots.fisher_by_tensor, fisher_table(), "gauss_newton", 1),
     "magnitude": (plots.magnitude, fisher_table()),
     "size": (plots.size_against_fid, EVALUATIONS, FLOOR),
+    "psnr": (plots.size_against_psnr, EVALUATIONS),
+    "bits": (plots.bits_map, CHOICES),
+    "no bits": (plots.bits_map, {"fp32": CHOICES["fp32"]}),
+    "predicted": (plots.predicted_against_measured, tables.noise_changes(EVALUATIONS, CHOICES)),
+    "nothing predicted": (plots.predicted_against_measured, {}),
     "noise": (plots.noise_error, EVALUATIONS),
     "samples": (plots.sample_sheets, random_sets(0)),
 }
@@ -117,7 +135,7 @@ class Reader(HTMLParser):
 
 
 def test_metrics_hold_every_number_of_a_variant():
-    assert tables.metrics(EVALUATIONS, FLOOR)["variants"]["uniform"] == {
+    assert tables.metrics(EVALUATIONS, CHOICES, FLOOR)["variants"]["uniform"] == {
         "bytes": 2 * 2**20,
         "reduction_percent": 50.0,
         "fid": 20.7654,
@@ -129,17 +147,32 @@ def test_metrics_hold_every_number_of_a_variant():
         "kid": 0.0123457,
         "noise_mse": 2e-6,
         "psnr": 43.21,
+        "bits_per_weight": 4.0,
+        "bits_over_bound": 1.5,
     }
 
 
+def test_noise_changes_pair_the_bins_that_were_measured():
+    assert tables.noise_changes(EVALUATIONS, CHOICES) == {
+        "uniform": pytest.approx((3e-6, (1e-6 + 1e-6 + 4e-6) / 3)),
+        "ratio_25": pytest.approx((9e-4, (2e-4 + 2e-4 + 8e-4) / 3)),
+    }
+
+
+def test_spearman_is_the_rank_correlation_and_nan_for_two_points():
+    assert tables.spearman({"a": (1, 2), "b": (10, 4), "c": (100, 300)}) == pytest.approx(1)
+    assert tables.spearman({"a": (1, 2), "b": (10, 4), "c": (100, 3)}) == pytest.approx(0.5)
+    assert math.isnan(tables.spearman({"a": (1, 2), "b": (10, 4)}))
+
+
 def test_metrics_hold_the_floor_and_every_variant_in_order():
-    metrics = tables.metrics(EVALUATIONS, FLOOR)
+    metrics = tables.metrics(EVALUATIONS, CHOICES, FLOOR)
     assert metrics["floor"] == {"fid": 1.5, "low": 1.25, "high": 1.75, "kid": 0.001}
     assert list(metrics["variants"]) == ["fp32", "uniform", "ratio_25"]
 
 
 def test_metrics_of_identical_images_have_no_psnr():
-    assert "psnr" not in tables.metrics(EVALUATIONS, FLOOR)["variants"]["fp32"]
+    assert "psnr" not in tables.metrics(EVALUATIONS, CHOICES, FLOOR)["variants"]["fp32"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +188,7 @@ def test_summary_is_one_readable_row_per_variant():
     assert rows[1] == {
         "variant": "uniform",
         "size": "2.000 MiB",
-        "smaller by": "50.0 %",
+        "smaller by": "50.0 % (2.0 ×)",
         "size band": "large",
         "FID [95 % CI]": "20.77 [19.77, 22.77]",
         "FID − FP32 [95 % CI]": "+0.765 [+0.515, +1.265]",

@@ -1,0 +1,165 @@
+"""Curvature, rounding that compensates, and what the Fisher information foretells."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from laqfi.diffusion import add_noise, ddim_step, error_gains, linear_alphas_cumprod, spaced_timesteps
+from laqfi.fisher import bin_weights
+from laqfi.quant.account import bits_over_bound, predicted_change
+from laqfi.quant.allocate import water_filling_bits
+from laqfi.quant.curvature import curvatures, patches
+from laqfi.quant.gptq import gptq
+from laqfi.quant.grid import Format
+from laqfi.quant.tensor import Layout, quantize
+from laqfi.rng import generator
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(3, 5, 3, padding=1),
+        nn.Conv2d(3, 6, 3, stride=2, padding=1),
+        nn.Conv2d(2, 1, 1),
+        nn.ConvTranspose2d(4, 2, 4, stride=2, padding=1),
+        nn.ConvTranspose2d(4, 2, 3, stride=1, padding=0),
+    ],
+)
+def test_patches_times_the_weights_matrix_is_the_layer(module):
+    x = torch.randn(2, module.in_channels, 6, 6)
+    layout = Layout(Format("float32"), tuple(module.weight.shape), int(isinstance(module, nn.ConvTranspose2d)))
+    expected = (module(x) - module.bias[:, None, None]).flatten(2)
+    torch.testing.assert_close(layout.matrix(module.weight) @ patches(module, x), expected, rtol=1e-4, atol=1e-5)
+
+
+class OneLayer(nn.Module):
+    """ε = W x pixel by pixel, so that the curvature of W is E Σ x xᵀ, times the share of one output channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Conv2d(2, 2, 1, bias=False)
+
+    def forward(self, x, timestep):
+        return self.mix(x)
+
+
+def test_curvature_of_a_linear_model_is_the_second_moment_of_its_inputs(alphas_cumprod):
+    images = torch.rand(20, 2, 4, 4) * 2 - 1
+    found = curvatures(OneLayer(), images, alphas_cumprod, timesteps=[40], chunk=6, seed=3)["mix.weight"]
+    noise = torch.from_numpy(generator("curvature", 3, 40).standard_normal(images.shape, dtype="float32"))
+    x = add_noise(images, noise, torch.full((20,), 40), alphas_cumprod).flatten(2)
+    torch.testing.assert_close(found, torch.einsum("bip,bjp->ij", x, x) / 20, rtol=1e-4, atol=1e-4)
+
+
+def test_every_weight_of_the_network_has_its_curvature(unet, alphas_cumprod):
+    found = curvatures(unet, torch.rand(4, 1, 8, 8) * 2 - 1, alphas_cumprod, timesteps=[1, 100], chunk=2, seed=0)
+    for name, parameter in unet.named_parameters():
+        if parameter.dim() > 1:
+            columns = parameter.numel() // parameter.shape[1 if "resample" in name and parameter.shape[-1] == 4 else 0]
+            assert found[name].shape == (columns, columns)
+            assert torch.linalg.eigvalsh(found[name].double()).min() > -1e-4 * found[name].diagonal().max()
+    assert not any(module._forward_hooks for module in unet.modules())
+
+
+def random_problem(seed, rows=6, columns=12):
+    torch.manual_seed(seed)
+    root = torch.randn(columns, columns // 2)
+    scale = torch.full((rows, columns), 0.8)
+    return torch.randn(rows, columns), root @ root.T, scale, torch.full((rows, columns), 4.0)
+
+
+def second_order(delta, curvature):
+    return ((delta @ curvature) * delta).sum()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gptq_costs_less_than_nearest_on_correlated_inputs(seed):
+    matrix, curvature, scale, zero_point = random_problem(seed)
+    codes = gptq(matrix, curvature, scale, zero_point, 8)
+    nearest = (matrix / scale + zero_point).round().clamp(0, 7)
+    assert codes.min() >= 0
+    assert codes.max() <= 7
+    assert torch.equal(codes, codes.round())
+    gained, plain = (second_order(scale * (c - zero_point) - matrix, curvature) for c in (codes, nearest))
+    assert gained < 0.8 * plain
+
+
+def test_gptq_on_uncorrelated_inputs_is_nearest():
+    matrix, _, scale, zero_point = random_problem(0)
+    codes = gptq(matrix, torch.diag(torch.rand(12) + 0.1), scale, zero_point, 8)
+    assert torch.equal(codes, (matrix / scale + zero_point).round().clamp(0, 7))
+
+
+def test_gptq_without_any_curvature_still_rounds():
+    matrix, _, scale, zero_point = random_problem(0)
+    codes = gptq(matrix, torch.zeros(12, 12), scale, zero_point, 8)
+    assert torch.equal(codes, (matrix / scale + zero_point).round().clamp(0, 7))
+
+
+def test_gptq_leaves_out_the_taps_that_are_not_stored():
+    torch.manual_seed(0)
+    weight, root = torch.randn(4, 3, 3, 3), torch.randn(27, 27)
+    layout = Layout(Format("int4"), (4, 3, 3, 3), 0, (0, 4, 5))
+    _, restored = quantize(weight, layout, "mse", None, root @ root.T)
+    kept = restored.flatten(2)[:, :, [0, 4, 5]]
+    assert restored.flatten(2).count_nonzero() <= kept.numel()
+    assert (kept - weight.flatten(2)[:, :, [0, 4, 5]]).abs().max() < 1
+
+
+def test_water_filling_of_equal_variances_is_the_rate_of_a_gaussian():
+    # D = n σ² 2^(-2 b): 6.02 dB per bit.
+    for bits in (0.5, 2, 5):
+        found = water_filling_bits(np.full(10, 3.0), np.full(10, 7), 70 * 3.0 * 4.0**-bits)
+        assert found == pytest.approx(bits, rel=1e-6)
+
+
+def test_water_filling_gives_nothing_to_what_lies_under_the_level():
+    # θ = 1: one class of variance 16 at 2 bits, one of 0.5 at none; distortion 1 + 0.5.
+    assert water_filling_bits(np.array([16.0, 0.5]), np.array([1, 1]), 1.5) == pytest.approx(1.0)
+    assert water_filling_bits(np.array([16.0, 0.0]), np.array([1, 3]), 1.0) == pytest.approx(0.5)
+    assert water_filling_bits(np.array([1.0]), np.array([1]), 0.0) == float("inf")
+
+
+def test_bits_lie_above_the_bound_and_floats_have_none():
+    torch.manual_seed(0)
+    weight, fisher = torch.randn(16, 64), torch.rand(16, 64)
+    layout = Layout(Format("int4"), (16, 64))
+    _, restored = quantize(weight, layout, "mse")
+    found = bits_over_bound({"w": layout}, {"w": weight}, {"w": restored - weight}, {"w": fisher})
+    assert found["bits"] == pytest.approx(4 + 16 / 64)
+    assert 2.5 < found["bound"] < found["bits"]
+    plain = Layout(Format("float16"), (16, 64))
+    assert bits_over_bound({"w": plain}, {"w": weight}, {"w": restored - weight}, {"w": fisher}) is None
+
+
+def test_predicted_change_sums_fisher_times_squared_error():
+    deltas = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[3.0]])}
+    assert predicted_change(deltas, {"a": torch.tensor([0.5, 0.25]), "b": torch.tensor([[2.0]])}) == 0.5 + 1 + 18
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+def test_error_gain_is_the_squared_derivative_of_the_final_image(steps):
+    alphas_cumprod = linear_alphas_cumprod(200, 0.001, 0.05)
+    timesteps = spaced_timesteps(200, steps)
+    found = error_gains(alphas_cumprod, sampler="ddim", steps=steps, eta=0.0)
+
+    def final(errors):
+        x = torch.tensor(1.0, dtype=torch.float64)
+        for t, t_prev, error in zip(timesteps, [*timesteps[1:], 0], errors, strict=True):
+            noise = 0.3 + error
+            x, _ = ddim_step(x, noise, alphas_cumprod[t].item(), alphas_cumprod[t_prev].item(), 0.0, False)
+        return x
+
+    gradient = torch.autograd.functional.jacobian(final, torch.zeros(steps, dtype=torch.float64))
+    np.testing.assert_allclose([found[t] for t in timesteps], gradient.square().numpy(), rtol=1e-6)
+
+
+def test_timestep_weightings_share_out_the_bins():
+    alphas_cumprod = linear_alphas_cumprod(100, 0.001, 0.1)
+    settings = {"sampler": "ddim", "steps": 10, "eta": 0.0}
+    assert bin_weights("last", [1, 50, 100], alphas_cumprod, **settings) == {1: 1.0, 50: 0.0, 100: 0.0}
+    assert bin_weights("uniform", [1, 50, 100], alphas_cumprod, **settings) == {1: 0.01, 50: 0.49, 100: 0.5}
+    sampler = bin_weights("sampler", [1, 50, 100], alphas_cumprod, **settings)
+    assert sum(sampler.values()) == pytest.approx(sum(error_gains(alphas_cumprod, **settings).values()))
+    assert min(sampler.values()) > 0
