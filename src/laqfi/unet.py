@@ -51,10 +51,10 @@ class TimeEmbedding(nn.Module):
         self.linear1 = nn.Linear(base_channels, dim)
         self.linear2 = nn.Linear(dim, dim)
 
-    def forward(self, timestep: Tensor) -> Tensor:
+    def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         exponents = torch.arange(self.frequencies, device=timestep.device) / self.frequencies
         angles = timestep[:, None].float() * torch.exp(-math.log(10_000) * exponents)
-        features = torch.cat([angles.sin(), angles.cos()], dim=1)
+        features = torch.cat([angles.sin(), angles.cos()], dim=1).to(dtype)
         return self.linear2(F.silu(self.linear1(features)))
 
 
@@ -134,7 +134,7 @@ class UNet(nn.Module):
         self.conv_out = zero_init(nn.Conv2d(late // 2, config.image_channels, 1))
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        time = self.time_embedding(timestep)
+        time = self.time_embedding(timestep, x.dtype)
         x = self.conv_in(x)
         skips = []
         for number, layer in self.layers.items():
