@@ -146,7 +146,7 @@ def test_every_residual_block_listens_to_the_timestep(number, block):
 
 
 def test_neighbouring_timesteps_have_embeddings_of_their_own():
-    embedded = TimeEmbedding(8, 32)(torch.arange(1, 1001)).detach()
+    embedded = TimeEmbedding(8, 32)(torch.arange(1, 1001), torch.float32).detach()
     assert torch.cdist(embedded, embedded).fill_diagonal_(1).min() > 1e-4
 
 
