@@ -1,10 +1,13 @@
 """The training loop: noise-prediction loss, EMA, and a state on disk from which a killed run goes on."""
 
 import math
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import torch
@@ -106,6 +109,17 @@ def check_finite(losses: list[Tensor]) -> None:
         )
 
 
+@contextmanager
+def termination() -> Iterator[Event]:
+    """An event that SIGTERM sets: what a cluster sends before it ends a job."""
+    asked = Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def train(
     trainer: Trainer,
     images: Tensor,
@@ -116,20 +130,24 @@ def train(
 ) -> None:
     """Advance `trainer` to its last step on images [N, C, H, W] in [-1, 1].
 
-    The state is written to `resume` every `save_every` seconds and taken up from there, with the same bytes
-    as a run that was never interrupted. Raises LaqfiError when the loss is NaN or infinite.
+    The state is written to `resume` every `save_every` seconds and on SIGTERM, and taken up from there, with the same
+    bytes as a run that was never interrupted. Raises LaqfiError after SIGTERM, or when the loss is NaN or infinite.
     """
     if resume.exists():
         trainer.restore(io.read_tensors(resume)[0])
     cuda = trainer.device.type == "cuda"
     denoiser = torch.compile(trainer.unet) if cuda else trainer.unet
     saved = clock()
-    with tqdm(total=trainer.settings.steps, initial=trainer.step, desc="train", unit="step") as bar:
+    bar = tqdm(total=trainer.settings.steps, initial=trainer.step, desc="train", unit="step")
+    with termination() as asked, bar:
         while trainer.step < trainer.settings.steps:
             indices = batch_indices(trainer.step, len(images), trainer.settings)
             batch = images[indices].to(trainer.device)
             trainer.advance(batch.contiguous(memory_format=torch.channels_last) if cuda else batch, denoiser)
             bar.update()
+            if asked.is_set():
+                io.write_tensors(resume, trainer.state())
+                raise LaqfiError(f"train: stopped by SIGTERM after step {trainer.step}; run again to go on from there")
             if trainer.step % 50 == 0:
                 check_finite(trainer.losses)
                 bar.set_postfix(loss=f"{torch.stack(trainer.losses[-50:]).mean().item():.4f}")

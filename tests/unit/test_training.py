@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -45,6 +47,31 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, alphas_cumprod):
     resumed = trainer(alphas_cumprod)
     train(resumed, DIGITS, state, save_every=1e9)
 
+    for name, tensor in straight.state().items():
+        assert torch.equal(resumed.state()[name], tensor), name
+
+
+def test_sigterm_writes_the_state_and_stops_and_the_run_resumes_to_the_same_bytes(tmp_path, alphas_cumprod):
+    straight = trainer(alphas_cumprod)
+    train(straight, DIGITS, tmp_path / "never", save_every=1e9)
+
+    state = tmp_path / "state.safetensors"
+    stopped = trainer(alphas_cumprod)
+    advance = stopped.advance
+
+    def advance_and_terminate(batch, denoiser):
+        advance(batch, denoiser)
+        if stopped.step == 7:
+            signal.raise_signal(signal.SIGTERM)
+
+    stopped.advance = advance_and_terminate
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(LaqfiError, match="SIGTERM after step 7; run again"):
+        train(stopped, DIGITS, state, save_every=1e9)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+    resumed = trainer(alphas_cumprod)
+    train(resumed, DIGITS, state, save_every=1e9)
     for name, tensor in straight.state().items():
         assert torch.equal(resumed.state()[name], tensor), name
 
