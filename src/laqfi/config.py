@@ -1,6 +1,7 @@
 """What params.yaml may say: one frozen class per block, checked as a whole before any work."""
 
 import math
+import reprlib
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from laqfi.errors import LaqfiError
+
+SHORT = reprlib.Repr()  # for errors: a line, however much was found
+SHORT.maxstring = SHORT.maxother = 200
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 Count = Annotated[int, Field(ge=1)]
@@ -44,7 +48,7 @@ Features = Annotated[Classifier | Inception, Field(discriminator="network")]
 
 
 class Diffusion(Block):
-    timesteps: Annotated[int, Field(ge=2)]
+    timesteps: Annotated[int, Field(ge=2, le=100_000)]
     beta_start: Annotated[float, Field(gt=0, lt=1)]
     beta_end: Annotated[float, Field(gt=0, lt=1)]
 
@@ -61,7 +65,7 @@ class Diffusion(Block):
 
 
 class Unet(Block):
-    base_channels: Annotated[int, Field(ge=4, multiple_of=4)]
+    base_channels: Annotated[int, Field(ge=4, le=4096, multiple_of=4)]
     attention: list[Annotated[int, Field(ge=1, le=6)]]
     heads: Count
     dropout: Fraction
@@ -167,6 +171,8 @@ class Profile(Block):
         for key, value in limits.items():
             if value > last:
                 raise ValueError(f"{key} holds {value}, allowed is 1 to diffusion.timesteps = {last}")
+        if self.fisher.bins[-1] < last:
+            raise ValueError(f"fisher.bins ends at {self.fisher.bins[-1]}, allowed is diffusion.timesteps = {last}")
         if self.quantize.timestep not in self.fisher.timesteps:
             raise ValueError(
                 f"quantize.timestep is {self.quantize.timestep}, allowed is one of fisher.timesteps"
@@ -199,13 +205,24 @@ class Params(Block):
         return self
 
 
+class DistinctKeys(yaml.SafeLoader):
+    """Safe YAML in which no block has one key twice: the first would be lost without a word."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if len(set(keys)) < len(keys):
+            raise yaml.composer.ComposerError(None, None, f"a key is there twice among {keys}", node.start_mark)
+        return node
+
+
 def load(path: Path) -> Params:
     """Read and check all of params.yaml. Raises LaqfiError with one line for the first thing wrong."""
     try:
-        raw = yaml.safe_load(Path(path).read_text())
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=DistinctKeys)
     except OSError as error:
         raise LaqfiError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:
         raise LaqfiError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     try:
         params = Params.model_validate(raw)
@@ -227,10 +244,10 @@ def load(path: Path) -> Params:
 def first_line(error: ValidationError, prefix: str = "") -> str:
     """The first complaint of pydantic as `key: found ..., what is allowed`."""
     first = error.errors(include_url=False)[0]
-    key = ".".join([prefix, *map(str, first["loc"])]).strip(".") or "the file"
+    key = " ".join(".".join([prefix, *map(str, first["loc"])]).strip(".").split()) or "the file"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if first["type"] in ("missing", "value_error"):
         return f"{key}: {message}"
-    return f"{key}: found {first['input']!r}. {message}"
+    return f"{key}: found {SHORT.repr(first['input'])}. {message}"

@@ -62,18 +62,33 @@ def inception_network(state: dict[str, Tensor]) -> nn.Module:
         return inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
 
 
+def classifier(state: dict[str, Tensor], metadata: dict, path: Path) -> FeatureNet:
+    """The network of a features file; no memory is taken before its metadata and its tensors are known to agree."""
+    sizes = [*metadata["image"], metadata.get("classes")] if isinstance(metadata.get("image"), list) else []
+    if len(sizes) != 3 or not all(type(size) is int and 0 < size <= 4096 for size in sizes):
+        raise LaqfiError(f"{path}: image and classes are no sizes of a classifier: {sizes or metadata.get('image')!r}")
+    with torch.device("meta"):
+        network = FeatureNet(*sizes).eval()
+    io.check_tensors(path, state, {name: (t.dtype, tuple(t.shape)) for name, t in network.state_dict().items()})
+    network.load_state_dict(state, assign=True)
+    return network
+
+
 def load(path: Path, device: torch.device, batch_size: int = 500) -> Extractor:
     """The frozen network of a features file: uint8 [N, C, H, W] to float64 [N, D]."""
     state, metadata = io.read_tensors(path)
     if metadata.get("network") == "inception":
-        pool = inception_network(state).to(device)
+        try:
+            io.check_tensors(path, state, {name: (t.dtype, tuple(t.shape)) for name, t in state.items()})
+            pool = inception_network(state).to(device)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise LaqfiError(f"{path}: not the weights of pytorch-fid's Inception ({first_line(error)})") from error
 
         def forward(x: Tensor) -> Tensor:
             return pool(((x + 1) / 2).expand(-1, 3, -1, -1))[0].flatten(1)
 
     elif metadata.get("network") == "classifier":
-        network = FeatureNet(*metadata["image"][:2], metadata["classes"]).to(device).eval()
-        network.load_state_dict(state)
+        network = classifier(state, metadata, path).to(device)
         forward = network.features
     else:
         raise LaqfiError(f"{path}: network is {metadata.get('network')!r}, allowed is classifier or inception")

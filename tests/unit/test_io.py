@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from laqfi import io
 from laqfi.errors import LaqfiError
@@ -117,11 +117,13 @@ def test_tensors_are_written_whatever_their_layout_or_gradient(tmp_path):
     assert metadata == {}
 
 
-def test_tensors_of_another_program_have_no_metadata(tmp_path):
-    save_file({"weight": torch.ones(2)}, tmp_path / "plain.safetensors")
-    tensors, metadata = io.read_tensors(tmp_path / "plain.safetensors")
-    assert tensors["weight"].tolist() == [1, 1]
-    assert metadata == {}
+def test_tensors_of_another_program_have_no_checksum_and_are_refused(tmp_path):
+    path = tmp_path / "plain.safetensors"
+    for entry in (None, {"laqfi": "{}"}, {"laqfi": "0" * 64 + "{}"}, {"other": "{}"}):
+        save_file({"weight": torch.ones(2)}, path, entry)
+        assert says_on_one_line_what_is_wrong_with(path)
+    io.write_tensors(path, load_file(path))
+    assert io.read_tensors(path)[0]["weight"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("suffix", READERS)
@@ -252,12 +254,6 @@ def test_plain_pickle_is_refused_unopened(tmp_path):
     path.write_bytes(pickle.dumps(Trap(trap)))
     assert says_on_one_line_what_is_wrong_with(path)
     assert not trap.exists()
-
-
-def test_metadata_that_is_not_json_is_named(tmp_path):
-    path = tmp_path / "model.safetensors"
-    save_file({"weight": torch.ones(2)}, path, {"laqfi": "{"})
-    assert says_on_one_line_what_is_wrong_with(path)
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):

@@ -2,11 +2,14 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from laqfi import io
+from laqfi.config import Diffusion, Unet, first_line
 from laqfi.diffusion import linear_alphas_cumprod
 from laqfi.errors import LaqfiError
 from laqfi.quant.grid import FLOATS, Format
@@ -31,13 +34,40 @@ def output_axes(model: nn.Module) -> dict[str, int]:
     }
 
 
-def empty_unet(metadata: dict, path: Path) -> UNet:
-    """The network that a model file's metadata describes, without memory for its weights."""
+class StoredUnet(Unet):
+    image_channels: Annotated[int, Field(ge=1)]
+
+
+class Metadata(BaseModel):
+    """What a model file must say of itself; more is allowed."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+    unet: StoredUnet
+    diffusion: Diffusion
+    image: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=3, max_length=3)]
+    formats: dict[str, object] = {}
+
+    @model_validator(mode="after")
+    def image_fits_the_network(self):
+        channels, height, width = self.image
+        if channels != self.unet.image_channels or height % 8 or width % 8:
+            raise ValueError(
+                f"image is {self.image}, allowed is [{self.unet.image_channels}, H, W], H and W multiples of 8"
+            )
+        return self
+
+
+def described(metadata: dict, path: Path) -> tuple[UNet, Tensor]:
+    """The network a model file's metadata describes, without memory for its weights, and its `alphas_cumprod`."""
     try:
+        checked = Metadata.model_validate(metadata)
         with torch.device("meta"):
-            return UNet(UNetConfig.from_json(metadata["unet"]))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise LaqfiError(f"{path}: the metadata describes no model ({error!r})") from error
+            unet = UNet(UNetConfig.from_json(metadata["unet"]))
+    except ValidationError as error:
+        raise LaqfiError(f"{path}: the metadata describes no model ({first_line(error)})") from error
+    except RuntimeError as error:  # sizes beyond what PyTorch counts
+        raise LaqfiError(f"{path}: the metadata describes no model ({' '.join(str(error).split())})") from error
+    return unet, linear_alphas_cumprod(**checked.diffusion.model_dump())
 
 
 def layouts_of(tensors: dict[str, Tensor], metadata: dict, unet: UNet, path: Path) -> dict[str, Layout]:
@@ -45,10 +75,12 @@ def layouts_of(tensors: dict[str, Tensor], metadata: dict, unet: UNet, path: Pat
 
     Raises LaqfiError if the map and the tensors are not exactly those of the network.
     """
-    layouts = {}
+    layouts, formats = {}, metadata.get("formats", {})
+    if foreign := formats.keys() - dict(unet.named_parameters()).keys():
+        raise LaqfiError(f"{path}: the format map names {min(foreign)!r}, which the network does not have")
     for name, parameter in unet.named_parameters():
-        if name in metadata.get("formats", {}):
-            layouts[name] = Layout.from_json(metadata["formats"][name])
+        if name in formats:
+            layouts[name] = layout_from(formats[name], name, path)
         elif name in tensors and tensors[name].dtype in DTYPES:
             layouts[name] = Layout(Format(DTYPES[tensors[name].dtype]), tuple(tensors[name].shape))
         else:
@@ -56,11 +88,18 @@ def layouts_of(tensors: dict[str, Tensor], metadata: dict, unet: UNet, path: Pat
         if layouts[name].shape != tuple(parameter.shape):
             raise LaqfiError(f"{path}: {name} is {layouts[name].shape}, allowed is {tuple(parameter.shape)}")
     wanted = {f"{name}{part}": spec for name, one in layouts.items() for part, spec in one.part_shapes().items()}
-    found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if found.get(name) != wanted.get(name):
-            raise LaqfiError(f"{path}: {name} is {found.get(name)}, allowed is {wanted.get(name)}")
+    io.check_tensors(path, tensors, wanted)
+    for name, one in layouts.items():
+        if f"{name}.zero_point" in wanted and int(tensors[f"{name}.zero_point"].max()) >= one.format.levels:
+            raise LaqfiError(f"{path}: {name}.zero_point is beyond the {one.format.levels} levels of its format")
     return layouts
+
+
+def layout_from(value: object, name: str, path: Path) -> Layout:
+    try:
+        return Layout.from_json(value)
+    except LaqfiError as error:
+        raise LaqfiError(f"{path}: {name}: {error}") from error
 
 
 def load_unet(path: Path, device: torch.device) -> tuple[UNet, Tensor, dict]:
@@ -71,11 +110,7 @@ def load_unet(path: Path, device: torch.device) -> tuple[UNet, Tensor, dict]:
     the tensors are not those of the network the metadata describes.
     """
     tensors, metadata = io.read_tensors(path)
-    unet = empty_unet(metadata, path)
-    try:
-        alphas_cumprod = linear_alphas_cumprod(**metadata["diffusion"])
-    except (KeyError, TypeError) as error:
-        raise LaqfiError(f"{path}: the metadata describes no model ({error!r})") from error
+    unet, alphas_cumprod = described(metadata, path)
     layouts = layouts_of(tensors, metadata, unet, path)
     if all(layout.format.name == "float32" for layout in layouts.values()):
         state = tensors

@@ -1,16 +1,16 @@
 """What policies may know of a model's tensors: their Fisher scores, and the Fisher information of every weight."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from laqfi import io
+from laqfi import io, records
 from laqfi.config import Profile
-from laqfi.diffusion import linear_alphas_cumprod
 from laqfi.errors import LaqfiError
 from laqfi.fisher import WEIGHTINGS, bin_weights
-from laqfi.quant.model import empty_unet, is_quantizable, output_axes
+from laqfi.quant.model import described, is_quantizable, layouts_of, output_axes
 from laqfi.quant.policy import WeightTensor
 from laqfi.unet import layer_of
 
@@ -20,11 +20,12 @@ def weight_tensors(
 ) -> list[WeightTensor]:
     """All tensors of the model with what the policies may know of them."""
     tensors, metadata = io.read_tensors(model)
-    axes = output_axes(empty_unet(metadata, model))
-    scores = normalised_scores(io.read_json(table), profile)
+    unet, alphas_cumprod = described(metadata, model)
+    layouts_of(tensors, metadata, unet, model)
+    axes = output_axes(unet)
+    scores = normalised_scores(records.read(table, records.FisherTable), profile, table)
     if unlike := set(scores) ^ {name for name, tensor in tensors.items() if is_quantizable(name, tensor)}:
         raise LaqfiError(f"{table} and {model} are not of one model: only one of them holds {min(unlike)}")
-    alphas_cumprod = linear_alphas_cumprod(**metadata["diffusion"])
     sampler = profile.sample.model_dump(include={"sampler", "steps", "eta"})
     bins = {kind: bin_weights(kind, [int(edge) for edge in maps], alphas_cumprod, **sampler) for kind in WEIGHTINGS}
     return [
@@ -40,18 +41,37 @@ def weight_tensors(
     ]
 
 
-def normalised_scores(table: dict, profile: Profile) -> dict[str, float]:
+def normalised_scores(table: dict, profile: Profile, path: Path) -> dict[str, float]:
     """Mean Fisher of every weight tensor at the chosen timestep, over the largest of them (eq. 2)."""
+    if profile.quantize.timestep not in table["timesteps"]:
+        raise LaqfiError(f"{path}: holds the timesteps {table['timesteps']}, not {profile.quantize.timestep}")
     column = table["timesteps"].index(profile.quantize.timestep)
     means = {name: rows["mean"][column] for name, rows in table[profile.quantize.fisher]["tensors"].items()}
     top = max(means.values())
     return {name: mean / top if top > 0 else 0.0 for name, mean in means.items()}
 
 
-def fisher_by_bin(path: Path, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
-    """Gauss–Newton Fisher of every weight, by timestep bin and name."""
+def fisher_by_bin(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Gauss–Newton Fisher of every weight of `tensors`, by timestep bin and name. Raises LaqfiError for others."""
     maps, header = io.read_tensors(path)
-    try:
-        return {str(edge): {name: maps[f"gauss_newton/{edge}/{name}"] for name in names} for edge in header["bins"]}
-    except KeyError as error:
-        raise LaqfiError(f"{path}: holds no Fisher information {error.args[0]!r}") from error
+    bins = header.get("bins")
+    if not (isinstance(bins, list) and bins and all(type(edge) is int and edge > 0 for edge in bins)):
+        raise LaqfiError(f"{path}: bins is {bins!r}, allowed is a list of timesteps")
+    wanted = {f"gauss_newton/{edge}/{name}": t for edge in bins for name, t in tensors.items()}
+    if missing := wanted.keys() - maps.keys():
+        raise LaqfiError(f"{path}: holds no Fisher information {min(missing)!r}")
+    found = {key: maps[key] for key in wanted}
+    io.check_tensors(path, found, {key: (torch.float32, tuple(t.shape)) for key, t in wanted.items()})
+    if negative := [key for key, fisher in found.items() if (fisher < 0).any()]:
+        raise LaqfiError(f"{path}: {negative[0]} holds values below 0")
+    return {str(edge): {name: maps[f"gauss_newton/{edge}/{name}"] for name in tensors} for edge in bins}
+
+
+def read_curvature(path: Path, weights: Iterable[WeightTensor]) -> dict[str, Tensor]:
+    """H [columns, columns] of every convolution and linear weight. Raises LaqfiError if one is missing or no such."""
+    matrices, _ = io.read_tensors(path)
+    columns = {t.name: t.weight.numel() // t.weight.shape[t.axis] for t in weights if t.is_matrix}
+    io.check_tensors(path, matrices, {name: (torch.float32, (size, size)) for name, size in columns.items()})
+    if negative := [name for name, matrix in matrices.items() if (matrix.diagonal() < 0).any()]:
+        raise LaqfiError(f"{path}: {negative[0]} has a diagonal below 0")
+    return matrices

@@ -107,7 +107,7 @@ class Layout:
             layout = cls(format, tuple(value["shape"]), value["axis"], taps)
             if not layout.is_valid():
                 raise ValueError("out of range")
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
             raise LaqfiError(f"not a tensor layout: {value!r} ({error!r})") from error
         return layout
 
@@ -116,7 +116,7 @@ class Layout:
         return (
             self.format.name in INTEGERS
             and isinstance(self.format.symmetric, bool)
-            and isinstance(size, int)
+            and all(type(number) is int for number in (size, self.axis, *self.shape, *(taps or ())))
             and size >= WHOLE_TENSOR
             and min(self.shape) > 0
             and self.axis in range(min(2, len(self.shape)))
@@ -136,8 +136,10 @@ def quantize(
 
     `importance` (of the weight's shape) is what the search "fisher" weighs errors by. With `curvature` [columns of the
     whole weight, twice] integer codes are rounded by GPTQ, else to nearest. Raises LaqfiError for weights that are not
-    finite, before or after a cast.
+    finite, before or after a cast, and for a curvature that is none.
     """
+    if not weight.numel():
+        raise LaqfiError("holds no values")
     if not weight.isfinite().all():
         raise LaqfiError("holds values that are not finite")
     if layout.format.is_float:
@@ -151,6 +153,8 @@ def quantize(
     codes = fit_grid(groups, layout.format, search, importance)
     if curvature is not None:
         codes = compensated(codes, layout, weight, curvature)
+    if not codes.scale.isfinite().all():
+        raise LaqfiError(f"does not fit scales in float16; largest |w| is {weight.abs().max().item():g}")
     parts = {".packed": pack(codes.codes.to(torch.uint8), layout.format.bits), ".scale": codes.scale[:, 0].half()}
     if not layout.format.symmetric:
         parts[".zero_point"] = codes.zero_point[:, 0].to(torch.uint8)
@@ -164,7 +168,10 @@ def compensated(codes: Codes, layout: Layout, weight: Tensor, curvature: Tensor)
         as_matrix(part.expand(codes.codes.shape), *matrix.shape) for part in (codes.scale, codes.zero_point)
     )
     stored = layout.stored_columns()
-    rounded = gptq(matrix, curvature[stored][:, stored], scale, zero_point, layout.format.levels)
+    try:
+        rounded = gptq(matrix, curvature[stored][:, stored], scale, zero_point, layout.format.levels)
+    except torch.linalg.LinAlgError as error:
+        raise LaqfiError("has a curvature that is not positive semi-definite") from error
     return Codes(as_groups(rounded, layout.format.group_size), codes.scale, codes.zero_point)
 
 

@@ -11,7 +11,7 @@ from laqfi.errors import LaqfiError
 from laqfi.quant.account import bits_over_bound, predicted_change
 from laqfi.quant.grid import Format
 from laqfi.quant.policy import Choice, WeightTensor, bind
-from laqfi.quant.sensitivity import fisher_by_bin, weight_tensors
+from laqfi.quant.sensitivity import fisher_by_bin, read_curvature, weight_tensors
 from laqfi.quant.tensor import Layout
 from laqfi.quant.tensor import quantize as store
 
@@ -29,9 +29,9 @@ def quantize(
 ) -> None:
     """Write the tensors in the formats chosen, and beside them which tensor got what and why."""
     tensors, metadata = io.read_tensors(model)
-    curved, _ = io.read_tensors(curvature)
     maps = fisher_by_bin(fisher, tensors)
     weights = weight_tensors(profile, model, table, maps)
+    curved = read_curvature(curvature, weights)
     chosen = bind(variant.policy, variant.model_extra)(weights)
     stored, layouts, deltas, reasons = {}, {}, {}, {}
     for t in weights:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from laqfi import cli, io, plots, tables
+from laqfi import cli, io, plots, records, tables
 from laqfi.config import Profile, Variant
 from laqfi.page import render
 
@@ -26,9 +26,9 @@ def report(
     page: Path,
 ) -> None:
     """Read one evaluation per variant named in params.yaml and write what a reader looks at."""
-    evaluations = {name: io.read_json(evaluate / f"{name}.json") for name in variants}
-    formats = {name: io.read_json(choices / f"{name}.json") for name in variants}
-    real_floor, fisher = io.read_json(floor), io.read_json(table)
+    evaluations = {name: records.read(evaluate / f"{name}.json", records.Evaluation) for name in variants}
+    formats = {name: records.read(choices / f"{name}.json", records.Choices) for name in variants}
+    real_floor, fisher = records.read(floor, records.Floor), records.read(table, records.FisherTable)
     io.write_json(metrics, tables.metrics(evaluations, formats, real_floor))
     rows = tables.summary(evaluations)
     io.write_text(summary, tables.as_csv(rows))
@@ -37,7 +37,7 @@ def report(
     images = {"real": io.read_array(dataset, "train_images")}
     images |= {name: io.read_array(sample / f"{name}.npz", "images")[0] for name in variants}
     drawn = {
-        "loss": plots.loss_curve(loss.read_text()),
+        "loss": plots.loss_curve(io.read_text(loss)),
         "fisher_timesteps": plots.fisher_by_timestep(fisher, "empirical"),
         "fisher_timesteps_gauss_newton": plots.fisher_by_timestep(fisher, "gauss_newton"),
         "fisher_tensors": plots.fisher_by_tensor(fisher, profile.quantize.fisher, profile.quantize.timestep),
@@ -51,7 +51,7 @@ def report(
     }
     for name, payload in drawn.items():
         io.write_bytes(figures / f"{name}.png", payload)
-    facts = tables.facts(profile, io.read_json(info), real_floor, evaluations["fp32"])
+    facts = tables.facts(profile, records.read(info, records.Info), real_floor, evaluations["fp32"])
     io.write_text(page, render(facts, rows, drawn))
 
 
