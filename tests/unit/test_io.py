@@ -30,7 +30,7 @@ METADATA = {
 }
 READERS = {
     "json": io.read_json,
-    "npz": lambda path: io.read_arrays(path, "images", "labels"),
+    "npz": lambda path: io.read_arrays(path, "pixels", "labels"),
     "safetensors": io.read_tensors,
 }
 
@@ -59,7 +59,7 @@ def write_any(path: Path) -> bytes:
     if path.suffix == ".json":
         io.write_json(path, METADATA)
     elif path.suffix == ".npz":
-        io.write_arrays(path, images=np.arange(40, dtype=np.uint8).reshape(2, 20), labels=np.linspace(0, 1, 7))
+        io.write_arrays(path, pixels=np.arange(40, dtype=np.uint8).reshape(2, 20), labels=np.linspace(0, 1, 7))
     else:
         io.write_tensors(path, some_tensors(), METADATA)
     return path.read_bytes()
@@ -270,12 +270,12 @@ def test_sha256_of_a_missing_file_names_it(tmp_path):
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_npz_with_a_flipped_bit_is_named_or_reads_the_same(tmp_path_factory, place, bit):
     path = tmp_path_factory.mktemp("flip") / "flipped.npz"
-    io.write_arrays(path, images=np.arange(40, dtype=np.uint8))
+    io.write_arrays(path, pixels=np.arange(40, dtype=np.uint8))
     payload = bytearray(path.read_bytes())
     payload[place % len(payload)] ^= 1 << bit
     path.write_bytes(payload)
     try:
-        same = np.array_equal(io.read_array(path, "images"), np.arange(40))
+        same = np.array_equal(io.read_array(path, "pixels"), np.arange(40))
     except LaqfiError:
         same = False
     assert same or says_on_one_line_what_is_wrong_with(path)
