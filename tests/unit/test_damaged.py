@@ -12,6 +12,7 @@ import json
 import random
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ MODELS = {
 }
 
 
-def as_read(path: Path) -> list[WeightTensor]:
+def weight_tensors() -> list[WeightTensor]:
     return [WeightTensor(name, None, 0.0, weight) for name, weight in WEIGHTS.items()]
 
 
@@ -106,7 +107,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "model.safetensors": lambda p: load_unet(p, CPU),
     "packed.safetensors": lambda p: load_unet(p, CPU),
     "fisher.safetensors": lambda p: fisher_by_bin(p, WEIGHTS),
-    "curvature.safetensors": lambda p: read_curvature(p, as_read(p)),
+    "curvature.safetensors": lambda p: read_curvature(p, weight_tensors()),
     "params.yaml": config.load,
 }
 # How many different bad files of each kind the byte test must see refused, and how many it tries for that.
@@ -162,13 +163,13 @@ def whole(tmp_path_factory) -> Path:
 def refused(path: Path, payload: bytes, read: Callable) -> bool:
     """Whether the reader refuses `payload`, in one line that names the file. Any other exception is a crash."""
     path.write_bytes(payload)
+    message = None
     try:
         read(path)
     except LaqfiError as error:
-        assert str(error).startswith(f"{path}: ")
-        assert len(str(error).splitlines()) == 1
-        return True
-    return False
+        message = str(error)
+    assert message is None or (message.startswith(f"{path}: ") and len(message.splitlines()) == 1)
+    return message is not None
 
 
 def flip(payload: bytes, place: int, value: int) -> bytes:
@@ -217,7 +218,9 @@ quiet = settings(deadline=None, derandomize=True, database=None, suppress_health
 
 
 def same(found: object, wanted: object) -> bool:
-    return all(np.array_equal(found[name], array) and found[name].dtype == array.dtype for name, array in wanted.items())
+    return all(
+        np.array_equal(found[name], array) and found[name].dtype == array.dtype for name, array in wanted.items()
+    )
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -241,3 +244,321 @@ def test_changed_bytes_are_refused(whole, tmp_path, name):
 
     damaged()
     assert len(bad) >= QUOTA[name]
+
+
+def parts_of(payload: bytes) -> tuple[dict, dict, bytes]:
+    """Metadata, the other header entries and the data of a safetensors file of ours."""
+    end = 8 + int.from_bytes(payload[:8], "little")
+    header = json.loads(payload[8:end])
+    return json.loads(header.pop("__metadata__")["laqfi"][64:]), header, payload[end:]
+
+
+def sealed(metadata: object, header: dict | str, data: bytes, length: int = 0) -> bytes:
+    """A safetensors file with a right checksum, whatever else is wrong with it."""
+    entries = header if isinstance(header, str) else json.dumps(header)[1:-1]
+    entry = json.dumps("0" * 64 + (metadata if isinstance(metadata, str) else json.dumps(metadata)))
+    text = f'{{"__metadata__":{{"laqfi":{entry}}},{entries}}}'.encode()
+    payload = (len(text) + length).to_bytes(8, "little") + text + data
+    before, after = payload[: io.DIGEST.start], payload[io.DIGEST.stop :]
+    return before + hashlib.sha256(before + after).hexdigest().encode() + after
+
+
+def changed(tree: object, path: tuple, value: object, remove: bool = False) -> object:
+    """A copy of a JSON tree with one place changed."""
+    tree = copy.deepcopy(tree)
+    inner = tree
+    for key in path[:-1]:
+        inner = inner[key]
+    if remove:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return tree
+
+
+def places(tree: object, path: tuple = ()):
+    """Paths to everything in a JSON tree."""
+    for key, inner in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield (*path, key), inner
+        yield from places(inner, (*path, key))
+
+
+def wrong_for(value: object) -> list:
+    """Values of JSON that cannot stand where `value` stands."""
+    kinds = {bool: [0, "x"], int: ["1", 1.5, True, -1, 10**30], float: ["x", True], str: [3, True], list: [3, "x"]}
+    return [*kinds.get(type(value), [3, "x", [1]]), *([] if isinstance(value, dict) else [{"x": 1}]), [[]], [None]]
+
+
+OFFSETS = [(0, 0), (1, 0), (-1, 1), (0, 1), (0, -1), (4, 4), (0, 10**12), (10**18, 10**18), (0, 2**63), (-8, 0)]
+
+
+def restructured(payload: bytes):
+    """What can be wrong in the header of a safetensors file whose checksum is right."""
+    metadata, header, data = parts_of(payload)
+    for other in ([], "x", 3, None, '{"unet": NaN}', "{", '{"a": 1, "a": 2}', "[" * 100_000):
+        yield sealed(other, header, data)
+    for length in (-1, 1, 7, -50, 10**9, 2**62):
+        yield sealed(metadata, header, data, length)
+    yield sealed(metadata, header, data + b"\0")
+    yield sealed(metadata, header, data[:-1])
+    yield sealed(metadata, header, b"")
+    yield sealed(metadata, {}, data)
+    yield sealed(metadata, {}, b"")
+    for name in sorted(header)[:: -(-len(header) // 4)]:
+        entry = header[name]
+        start, end = entry["data_offsets"]
+        yield sealed(metadata, changed(header, (name,), None, remove=True), data)
+        yield sealed(metadata, {key if key != name else name + "x": e for key, e in header.items()}, data)
+        for key in entry:
+            yield sealed(metadata, changed(header, (name, key), None, remove=True), data)
+        for dtype in {"I64", "I8", "F64", "F32", "F16", "BOOL", "F33", ""} - {entry["dtype"]}:
+            yield sealed(metadata, changed(header, (name, "dtype"), dtype), data)
+        for shape in (
+            [*entry["shape"], 2],
+            [7, *entry["shape"]],
+            [10**12],
+            [2**63, 2],
+            [-1],
+            [0],
+            ["x"],
+            [1, 1, 1, 1, 1],
+        ):
+            yield sealed(metadata, changed(header, (name, "shape"), shape), data)
+        for low, high in OFFSETS[1:]:
+            yield sealed(metadata, changed(header, (name, "data_offsets"), [start + low, end + high]), data)
+    for one, two in pairwise(sorted(header)[:10]):
+        first, second = header[one], header[two]
+        if first["shape"] != second["shape"]:
+            yield sealed(metadata, header | {one: second, two: first}, data)
+    if any(entry["dtype"] == "F32" for entry in header.values()):
+        entry = next(e for e in header.values() if e["dtype"] == "F32" and e["shape"])
+        for word in (np.nan, np.inf, -np.inf):
+            start = entry["data_offsets"][0]
+            yield sealed(metadata, header, data[:start] + np.float32(word).tobytes() + data[start + 4 :])
+
+
+@pytest.mark.parametrize("name", SEALED)
+def test_a_wrong_structure_is_refused_though_its_checksum_is_right(whole, tmp_path, name):
+    good = (whole / name).read_bytes()
+    metadata, header, data = parts_of(good)
+    assert not refused(tmp_path / name, sealed(metadata, header, data), READERS[name])
+    for case in restructured(good):
+        assert refused(tmp_path / name, case, READERS[name]), case[:2000]
+
+
+@pytest.mark.parametrize("name", SEALED[:3])
+def test_wrong_metadata_is_refused(whole, tmp_path, name):
+    metadata, header, data = parts_of((whole / name).read_bytes())
+
+    def is_refused(case: dict) -> bool:
+        return refused(tmp_path / name, sealed(case, header, data), READERS[name])
+
+    one_format = next(iter(metadata.get("formats", {})), None)
+    for path, value in list(places(metadata)):
+        if path[0] == "formats" and path[1:2] not in ((), (one_format,)):
+            continue  # all its entries are alike
+        if type(path[-1]) is str:
+            assert is_refused(changed(metadata, path, None, remove=True)), path
+        for wrong in wrong_for(value):
+            if wrong != [None] or path[-1] != "taps":
+                assert is_refused(changed(metadata, path, wrong)), (path, wrong)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"taps": taps} for taps in (3, [], [0, 0], [1, 0], [-1], [9], [True], [0.0], [10**30], "0")]
+    + [{"shape": shape} for shape in ([], [0], [4.0, 1, 3, 3], [4, 1, 9], [10**30, 1, 3, 3], [4, 1, 3, 10**30], "4133")]
+    + [{"group_size": size} for size in (-2, 1.0, True, 10**30, 7)]
+    + [{"axis": axis} for axis in (1, 2, -1, True, 0.0)]
+    + [{"name": "int9"}, {"name": "float32"}, {"name": ["int3"]}, {"symmetric": 0}, {"symmetric": True}],
+    ids=str,
+)
+def test_a_format_map_that_does_not_fit_is_refused(whole, tmp_path, change):
+    tensors, metadata = io.read_tensors(whole / "packed.safetensors")
+    assert metadata["formats"]["conv_in.weight"]["shape"] == [4, 1, 3, 3]
+    metadata["formats"]["conv_in.weight"] |= change
+    io.write_tensors(tmp_path / "x", tensors, metadata)
+    assert refused(tmp_path / "x", (tmp_path / "x").read_bytes(), READERS["packed.safetensors"])
+
+
+def test_a_format_of_a_foreign_tensor_is_refused(whole, tmp_path):
+    tensors, metadata = io.read_tensors(whole / "packed.safetensors")
+    metadata["formats"]["foreign"] = metadata["formats"]["conv_in.weight"]
+    io.write_tensors(tmp_path / "x", tensors, metadata)
+    with pytest.raises(LaqfiError, match="names 'foreign', which the network does not have"):
+        load_unet(tmp_path / "x", CPU)
+
+
+@pytest.mark.parametrize(("part", "value"), [("scale", float("nan")), ("scale", float("inf")), ("zero_point", 8)])
+def test_a_grid_that_is_none_is_refused(whole, tmp_path, part, value):
+    tensors, metadata = io.read_tensors(whole / "packed.safetensors")
+    tensors[f"conv_in.weight.{part}"][1] = value
+    io.write_tensors(tmp_path / "x", tensors, metadata)
+    with pytest.raises(LaqfiError, match=rf"conv_in\.weight\.{part} (holds values that are not finite|is beyond)"):
+        load_unet(tmp_path / "x", CPU)
+
+
+def test_negative_fisher_and_curvature_are_refused(tmp_path):
+    maps = {f"gauss_newton/1/{name}": -w for name, w in WEIGHTS.items()}
+    io.write_tensors(tmp_path / "f", maps, {"bins": [1]})
+    with pytest.raises(LaqfiError, match="holds values below 0"):
+        fisher_by_bin(tmp_path / "f", WEIGHTS)
+    io.write_tensors(
+        tmp_path / "c", {name: -torch.eye(w.numel() // len(w)) for name, w in WEIGHTS.items() if w.dim() > 1}
+    )
+    with pytest.raises(LaqfiError, match="has a diagonal below 0"):
+        read_curvature(tmp_path / "c", weight_tensors())
+
+
+@pytest.mark.parametrize("bins", [None, 3, [], ["1"], [1.0], [True], [0], [7], {"1": 1}], ids=str)
+def test_bins_that_are_no_timesteps_are_refused(tmp_path, bins):
+    maps = {f"gauss_newton/1/{name}": w for name, w in WEIGHTS.items()}
+    io.write_tensors(tmp_path / "f", maps, {"bins": bins})
+    with pytest.raises(LaqfiError, match=r"/f: (bins is|holds no Fisher information)"):
+        fisher_by_bin(tmp_path / "f", WEIGHTS)
+
+
+def npy(array: np.ndarray, **header) -> bytes:
+    """A .npy member whose header says something else than its array."""
+    told = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape} | header
+    buffer = memory.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, told)
+    return buffer.getvalue() + array.tobytes()
+
+
+def archive(members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = memory.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        for name, payload in members:
+            file.writestr(name, payload)
+    return buffer.getvalue()
+
+
+def wrong_members(array: np.ndarray):
+    shape, size = array.shape, array.size
+    count = [(size,), (1, *shape), (*shape, 1), (*shape[1:], shape[0]), (2 * size,), (10**12,), (10**30,), (-1,), ()]
+    yield from (npy(array, shape=one) for one in count if one != shape)
+    for descr in ("|O", "<c8", ">f8", "<U1", "|V8", "<M8[s]", "|b1", "<f2", "<u8", "|i1", [("x", "<f8")], "nonsense"):
+        yield npy(array, descr=descr)
+    yield npy(array, fortran_order=True)
+    yield npy(array, extra=1)
+    yield npy(array)[:-1]
+    yield npy(array) + b"\0"
+    yield npy(array[:0], shape=(0, *shape[1:]))
+    yield b"\x93NUMPY\x02" + npy(array)[7:]
+    yield b"\x93NUMPY\x01\x00\x76\x00" + b"(" * 118 + array.tobytes()
+    yield from (b"", array.tobytes(), npy(array)[:9], b"cos\nsystem\n(S'true'\ntR.")
+    if array.dtype.kind == "f":
+        yield npy(np.full_like(array, np.nan))
+        yield npy(np.full_like(array, np.inf))
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_an_npz_of_another_structure_is_refused(tmp_path, kind):
+    arrays, path = ARRAYS[kind], tmp_path / f"{kind}.npz"
+    read = READERS[path.name]
+    good = [(f"{name}.npy", npy(array)) for name, array in arrays.items()]
+    assert not refused(path, archive(good), read)
+    assert not refused(path, archive(good, zipfile.ZIP_STORED), read)
+    assert refused(path, archive(good, zipfile.ZIP_LZMA), read)
+    assert refused(path, archive(good, zipfile.ZIP_BZIP2), read)
+    for place, (name, array) in enumerate(arrays.items()):
+        others = good[:place] + good[place + 1 :]
+        assert refused(path, archive(others), read)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            twice = archive([*good, good[place]])
+        assert refused(path, twice, read)
+        assert refused(path, archive([*others, (f"{name}x.npy", good[place][1])]), read)
+        for member in wrong_members(array):
+            assert refused(path, archive([*others, (f"{name}.npy", member)]), read), member[:128]
+
+
+def test_a_small_npz_cannot_ask_for_much_memory(tmp_path):
+    """Neither by its .npy header, nor by the size in the archive's directory, nor by what it unpacks to."""
+    images = ARRAYS["samples"]["images"]
+    path, read = tmp_path / "samples.npz", READERS["samples.npz"]
+    declared = archive([("images.npy", npy(images, shape=(10**6, 100, 1, 32, 32)))])
+    size = len(npy(images)).to_bytes(4, "little")
+    claimed = declared.replace(size, (2**32 - 2).to_bytes(4, "little"))
+    assert claimed != declared
+    for bomb in (declared, claimed):
+        assert len(bomb) < 2000
+        assert refused(path, bomb, read)
+    with pytest.raises(ValueError, match="more bytes than can be in it"):
+        npz.parse(claimed, ["images"])
+
+
+def test_files_beyond_the_limits_are_refused_unread(tmp_path, monkeypatch):
+    for name, limit in (("a.json", io.JSON_LIMIT), ("a.npz", npz.LIMIT)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(limit + 1)  # a sparse file, which takes no room
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("read before its size was checked"))
+    for read, name in ((io.read_json, "a.json"), (io.read_text, "a.json"), (io.read_array, "a.npz")):
+        with pytest.raises(LaqfiError, match="bytes, allowed are"):
+            read(tmp_path / name, *(["images"] if read is io.read_array else []))
+
+
+def test_members_of_an_npz_are_never_written_anywhere(tmp_path, monkeypatch):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    payload = npy(ARRAYS["samples"]["images"])
+    names = ("../evil.npy", f"{tmp_path}/evil.npy", "images.npy")
+    (inner / "samples.npz").write_bytes(archive([(name, payload) for name in names]))
+    for name in ("../evil", f"{tmp_path}/evil", "images"):
+        io.read_array(Path("samples.npz"), name)
+    assert [p.name for p in tmp_path.rglob("*")] == ["inner", "samples.npz"]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_json_of_another_shape_is_refused(tmp_path, name):
+    record, path = RECORDS[name], tmp_path / f"{name}.json"
+    read = READERS[path.name]
+    for other in (None, 3, "x", [], [record], {}):
+        assert refused(path, json.dumps(other).encode(), read)
+    for word in ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 100_000, '"\ud800'):
+        assert refused(path, f'{{"x": {word}}}'.encode(errors="surrogatepass"), read)
+    assert refused(path, b'{"x": 1, "x": 1, ' + json.dumps(record).encode()[1:], read)
+    for key in record:
+        assert refused(path, json.dumps(changed(record, (key,), None, remove=True)).encode(), read)
+    for place, value in places(record):
+        for wrong in wrong_for(value):
+            if type(value) is float or wrong != -1:
+                assert refused(path, json.dumps(changed(record, place, wrong)).encode(), read), (place, wrong)
+
+
+def test_params_of_another_shape_are_refused(tmp_path):
+    params, path = tiny_params(), tmp_path / "params.yaml"
+    for place, value in [*places(params)][::3]:
+        for wrong in wrong_for(value)[:2]:
+            case = changed(params, place, wrong)
+            assert refused(path, json.dumps(case).encode(), config.load), (place, wrong)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "active: [tiny]\nactive: [tiny]\n",
+        "profiles: {tiny: {threads: 1, threads: 2}}",
+        "a: 2024-13-45",
+        "a: !!int x",
+        "a: !!timestamp x",
+        "a: !!python/object/apply:os.system [touch sprung]",
+        "a: &a [*a]",
+        "? [a]\n: 1",
+        "a: *b",
+        "[" * 5000,
+        "a: \x00",
+        "a: \ud800",
+        "a: &a [1,2,3,4,5,6,7,8,9]\n"
+        + "".join(
+            f"b{i}: &b{i} [{', '.join([f'*{p}'] * 9)}]\n" for i, p in enumerate(["a", *(f"b{j}" for j in range(12))])
+        ),
+        '"a\\nb": 1',
+    ],
+    ids=range(14),
+)
+def test_hostile_yaml_is_refused(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    assert refused(tmp_path / "params.yaml", text.encode(errors="surrogatepass"), config.load)
+    assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
