@@ -77,6 +77,7 @@ def classifier(state: dict[str, Tensor], metadata: dict, path: Path) -> FeatureN
 def load(path: Path, device: torch.device, batch_size: int = 500) -> Extractor:
     """The frozen network of a features file: uint8 [N, C, H, W] to float64 [N, D]."""
     state, metadata = io.read_tensors(path)
+    size = None  # Inception takes any
     if metadata.get("network") == "inception":
         try:
             io.check_tensors(path, state, {name: (t.dtype, tuple(t.shape)) for name, t in state.items()})
@@ -89,12 +90,15 @@ def load(path: Path, device: torch.device, batch_size: int = 500) -> Extractor:
 
     elif metadata.get("network") == "classifier":
         network = classifier(state, metadata, path).to(device)
-        forward = network.features
+        channels, side = metadata["image"]
+        forward, size = network.features, (channels, side, side)
     else:
         raise LaqfiError(f"{path}: network is {metadata.get('network')!r}, allowed is classifier or inception")
 
     @torch.inference_mode()
     def extract(images: np.ndarray) -> np.ndarray:
+        if size not in (None, images.shape[1:]):
+            raise LaqfiError(f"{path}: the network is for images {size}, found {images.shape[1:]}")
         batches = from_uint8(images).split(batch_size)
         return np.concatenate([forward(batch.to(device)).double().cpu().numpy() for batch in batches])
 

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from laqfi.errors import LaqfiError
 from laqfi.pictures import sheet
 from laqfi.tables import mean_noise_mse, spearman
 
@@ -39,9 +40,14 @@ def label(axis, title: str, x: str, y: str) -> None:
 
 def loss_curve(text: str) -> bytes:
     """Training loss from its CSV (step, loss)."""
-    rows = list(csv.DictReader(io.StringIO(text)))
+    try:
+        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(io.StringIO(text))]
+        if not rows:
+            raise ValueError("no rows")
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise LaqfiError(f"the loss curve is no CSV of step and loss ({error!r})") from error
     figure, axis = axes(8, 4.5, "Training loss", "step", "mean squared error of the predicted noise")
-    axis.plot([int(row["step"]) for row in rows], [float(row["loss"]) for row in rows], color=COLOURS[0])
+    axis.plot(*zip(*rows, strict=True), color=COLOURS[0])
     axis.set_yscale("log")
     return render(figure)
 

@@ -7,6 +7,7 @@ import math
 from scipy import stats
 
 from laqfi.config import Profile
+from laqfi.errors import LaqfiError
 
 DIGITS = 6  # significant digits of the metrics file: more is not reproducible between machines anyway
 
@@ -67,7 +68,9 @@ def noise_changes(evaluations: dict[str, dict], choices: dict[str, dict]) -> dic
         foretold = {int(edge): value for edge, value in choices[name]["predicted_noise_mse"].items()}
         measured: dict[int, list[float]] = {}
         for timestep, value in evaluation["noise_mse"].items():
-            edge = min(edge for edge in foretold if edge >= int(timestep))
+            edge = min((edge for edge in foretold if edge >= int(timestep)), default=None)
+            if edge is None:
+                raise LaqfiError(f"{name}: its choices predict up to timestep {max(foretold)}, not {timestep}")
             measured.setdefault(edge, []).append(value)
         if any(any(values) for values in measured.values()):
             means = [sum(values) / len(values) for values in measured.values()]

@@ -5,7 +5,7 @@ import yaml
 
 from laqfi.config import load
 from laqfi.errors import LaqfiError
-from tiny import ROOT, tiny_params
+from tiny import ROOT, TINY, tiny_params
 
 
 def write(tmp_path, params):
@@ -60,6 +60,7 @@ def test_no_parameter_has_a_name_that_dvc_ignores():
         ("profiles.tiny.train.colour", 1, "profiles.tiny.train.colour: unknown key"),
         ("profiles.tiny.fisher.timesteps", [50, 1], "timesteps must increase"),
         ("profiles.tiny.fisher.timesteps", [1, 50, 101], "before timestep 101"),
+        ("profiles.tiny.fisher", TINY["fisher"] | {"timesteps": [1, 50], "bins": [1, 99]}, "fisher.bins ends at 99"),
         ("profiles.tiny.fisher.bins", [1, 10, 100], "no timestep in the bin 1 < t <= 10"),
         ("profiles.tiny.evaluate.noise_timesteps", [101], "allowed is 1 to diffusion.timesteps = 100"),
         ("profiles.tiny.sample.steps", 101, "allowed is 1 to diffusion.timesteps = 100"),

@@ -1,5 +1,6 @@
 import gzip
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -87,6 +88,54 @@ def serve():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def only_folder(monkeypatch, tmp_path):
+    """The temporary folders of the download are the only ones below it."""
+    folder = tmp_path / "only"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def test_a_server_cannot_choose_where_its_files_are_written(offline, monkeypatch, only_folder, serve):
+    """It sends other names, by redirection and by header, and archives instead of the files."""
+    from http.server import SimpleHTTPRequestHandler
+
+    asked = []
+
+    def answer(self):
+        asked.append(self.path)
+        if "evil" not in self.path:
+            self.send_response(302)
+            self.send_header("Location", "/..%2f..%2fevil.tar.gz?x=../../evil.zip")
+            return self.end_headers()
+        self.send_response(200)
+        self.send_header("Content-Disposition", 'attachment; filename="../../evil.tar"')
+        self.end_headers()
+        return self.wfile.write(b"PK\x03\x04 not the images") if self.command == "GET" else None
+
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "do_GET", answer)
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "do_HEAD", answer)
+    monkeypatch.setenv(data.MIRROR, serve(only_folder))
+    before = sorted(only_folder.parent.rglob("*"))
+    with pytest.raises(LaqfiError, match="could not be fetched"):
+        data.load("mnist")
+    assert any("evil" in path for path in asked)
+    assert sorted(only_folder.parent.rglob("*")) == before
+
+
+def test_other_files_of_a_mirror_folder_are_left_alone(offline, monkeypatch, tmp_path, only_folder):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    with tarfile.open(mirror / "evil.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../../evil"))
+    monkeypatch.setenv(data.MIRROR, str(mirror))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(LaqfiError, match="could not be fetched"):
+        data.load("mnist")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])

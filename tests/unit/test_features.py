@@ -8,6 +8,7 @@ import torch
 from pytorch_fid.inception import fid_inception_v3
 
 from laqfi import features, io
+from laqfi.classifier import FeatureNet
 from laqfi.config import Inception
 from laqfi.errors import LaqfiError
 from laqfi.stages.evaluate import fid_against_base
@@ -130,3 +131,20 @@ def test_a_file_of_an_unknown_network_is_refused(tmp_path):
     io.write_tensors(path, {"w": torch.zeros(1)}, {"network": "vgg"})
     with pytest.raises(LaqfiError, match="network is 'vgg', allowed is classifier or inception"):
         features.load(path, CPU)
+
+
+def test_images_of_another_size_than_the_network_is_for_are_refused(tmp_path):
+    path = tmp_path / "features.safetensors"
+    metadata = {"network": "classifier", "image": [1, 8], "classes": 2}
+    io.write_tensors(path, FeatureNet(1, 8, 2).state_dict(), metadata)
+    assert features.load(path, CPU)(np.zeros((2, 1, 8, 8), np.uint8)).shape == (2, 84)
+    with pytest.raises(LaqfiError, match=r"is for images \(1, 8, 8\), found \(1, 16, 16\)"):
+        features.load(path, CPU)(np.zeros((2, 1, 16, 16), np.uint8))
+
+
+def test_a_features_file_of_other_inception_weights_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "features.safetensors"
+    io.write_tensors(path, {"weight": torch.zeros(3)}, {"network": "inception"})
+    with pytest.raises(LaqfiError, match="not the weights of pytorch-fid's Inception") as error:
+        features.load(path, CPU)
+    assert "\n" not in str(error.value)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from laqfi import page, plots, tables
 from laqfi.config import Sample
+from laqfi.errors import LaqfiError
 
 
 def evaluation(mib: float, fid: float, noise: float, psnr: float | None, verdict: str) -> dict:
@@ -429,3 +430,16 @@ def test_page_without_one_of_its_pictures_is_refused():
 def test_page_is_the_same_for_the_same_input():
     once, again = (page.render(facts_of(), tables.summary(EVALUATIONS), dict(FIGURES)) for _ in range(2))
     assert once == again
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "step,loss\n1\n", "step,loss\nx,0.5\n", "step,loss\n1,y\n", "\0"])
+def test_what_is_no_loss_curve_is_refused(text):
+    with pytest.raises(LaqfiError, match="no CSV of step and loss") as error:
+        plots.loss_curve(text)
+    assert "\n" not in str(error.value)
+
+
+def test_a_timestep_beyond_all_predictions_is_named():
+    choices = {"x": {"predicted_noise_mse": {"1": 0.5, "50": 0.5}}}
+    with pytest.raises(LaqfiError, match="x: its choices predict up to timestep 50, not 100"):
+        tables.noise_changes({"x": {"noise_mse": {"100": 0.5}}}, choices)

@@ -119,6 +119,13 @@ def test_water_filling_gives_nothing_to_what_lies_under_the_level():
     assert water_filling_bits(np.array([16.0, 0.5]), np.array([1, 1]), 1.5) == pytest.approx(1.0)
     assert water_filling_bits(np.array([16.0, 0.0]), np.array([1, 3]), 1.0) == pytest.approx(0.5)
     assert water_filling_bits(np.array([1.0]), np.array([1]), 0.0) == float("inf")
+    assert water_filling_bits(np.zeros(3), np.ones(3), 0.0) == 0
+
+
+def test_integers_that_are_exact_have_no_bound():
+    layout = {"a": Layout(Format("int4"), (2, 8))}
+    weight, nothing = {"a": torch.arange(16.0).view(2, 8)}, {"a": torch.zeros(2, 8)}
+    assert bits_over_bound(layout, weight, nothing, {"a": torch.ones(2, 8)}) is None
 
 
 def test_bits_lie_above_the_bound_and_floats_have_none():

@@ -12,6 +12,7 @@ import yaml
 from laqfi import io
 from laqfi.config import Params
 from laqfi.errors import LaqfiError
+from laqfi.quant.model import load_unet
 from laqfi.stages.curvature import curvature
 from laqfi.stages.dataset import dataset
 from laqfi.stages.evaluate import evaluate
@@ -207,6 +208,81 @@ def test_fisher_of_another_model_is_refused(done, tmp_path):
         quantize_variant(
             done, done.params.variants["ratio"], tmp_path / "out", tmp_path / "choices", tmp_path / "table.json"
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a[:1], r"images is \(1, 100, 1, 8, 8\), allowed is \(2, 100, 1, 8, 8\)"),
+        (lambda a: a[:, :50], r"images is \(2, 50, 1, 8, 8\), allowed is"),
+        (lambda a: np.repeat(np.repeat(a, 2, 3), 2, 4), r"images is \(2, 100, 1, 16, 16\), allowed is"),
+        (lambda a: a[0], "images is uint8"),
+        (lambda a: a.astype(float), "images is float64"),
+    ],
+)
+def test_samples_of_another_run_are_refused(done, tmp_path, change, message):
+    images = io.read_array(done.root / "sample/fp32.npz", "images")
+    other = SimpleNamespace(**vars(done) | {"root": tmp_path})
+    for name in ("ratio", "fp32"):
+        io.write_bytes(stored(other, name), stored(done, name).read_bytes())
+    io.write_arrays(tmp_path / "sample/fp32.npz", images=images)
+    io.write_arrays(tmp_path / "sample/ratio.npz", images=change(images))
+    with pytest.raises(LaqfiError, match=rf"sample/ratio\.npz: .*{message}"):
+        evaluate_variant(other, "ratio")
+    assert not (tmp_path / "evaluate").exists()
+
+
+def test_the_reference_of_another_network_is_refused(done, tmp_path):
+    other = SimpleNamespace(**vars(done) | {"reference": tmp_path / "reference.npz"})
+    io.write_arrays(other.reference, mean=np.zeros(5), covariance=np.eye(5), kid_features=np.ones((3, 5), np.float32))
+    with pytest.raises(LaqfiError, match=r"reference\.npz: has 5 features, allowed are the 84 of"):
+        evaluate_variant(other, "ratio")
+
+
+@pytest.mark.parametrize("label", [-1, 1000, 10**12])
+def test_labels_of_no_class_are_refused(done, tmp_path, label):
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    arrays = io.read_arrays(done.dataset, *names)
+    arrays["train_labels"][3] = label
+    io.write_arrays(tmp_path / "dataset.npz", **arrays)
+    with pytest.raises(LaqfiError, match=r"dataset\.npz: train_labels holds .*, allowed is 0 to 999"):
+        feature_network(done.profile, dataset=tmp_path / "dataset.npz", network=tmp_path / "n", info=tmp_path / "i")
+
+
+def test_a_missing_curvature_is_refused_rather_than_rounded_to_nearest(done, tmp_path):
+    curved, _ = io.read_tensors(done.curvature)
+    del curved["conv_in.weight"]
+    io.write_tensors(tmp_path / "curvature", curved)
+    other = SimpleNamespace(**vars(done) | {"curvature": tmp_path / "curvature"})
+    with pytest.raises(LaqfiError, match=r"curvature: conv_in\.weight is None, allowed is"):
+        quantize_variant(other, done.params.variants["budget"], tmp_path / "out", tmp_path / "choices")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_without_the_timestep_is_refused(done, tmp_path):
+    table = io.read_json(done.table)
+    io.write_json(tmp_path / "table.json", table | {"timesteps": [2, 50, 100]})
+    with pytest.raises(LaqfiError, match=r"table\.json: holds the timesteps \[2, 50, 100\], not 1"):
+        quantize_variant(
+            done, done.params.variants["ratio"], tmp_path / "out", tmp_path / "choices", tmp_path / "table.json"
+        )
+
+
+def test_all_variants_of_a_model_of_zeros_without_fisher_information_are_zeros(done, tmp_path):
+    other = SimpleNamespace(**vars(done))
+    for name in ("model", "fisher", "curvature"):
+        tensors, metadata = io.read_tensors(getattr(done, name))
+        setattr(other, name, tmp_path / name)
+        io.write_tensors(tmp_path / name, {key: torch.zeros_like(t) for key, t in tensors.items()}, metadata)
+    table = io.read_json(done.table)
+    for kind in ("empirical", "gauss_newton"):
+        for rows in table[kind]["tensors"].values():
+            rows["mean"] = [0.0] * 3
+    io.write_json(tmp_path / "table.json", table)
+    for name, variant in done.params.variants.items():
+        quantize_variant(other, variant, tmp_path / "out", tmp_path / "choices", tmp_path / "table.json")
+        unet, _, _ = load_unet(tmp_path / "out", torch.device("cpu"))
+        assert not unet(torch.randn(1, 1, 8, 8), torch.tensor([1])).any(), name
 
 
 def command(stage, params, *arguments):

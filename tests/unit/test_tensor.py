@@ -267,3 +267,46 @@ def test_any_other_value_is_refused_or_stands_for_a_tensor(changes):
     except LaqfiError:
         return
     assert layout.bytes() > 0
+
+
+EVERY = [Format(name, symmetric, size) for name in INTEGERS for symmetric in (True, False) for size in (0, -1, 5)]
+
+
+@pytest.mark.parametrize("format", [*EVERY, *map(Format, FLOATS)], ids=str)
+@pytest.mark.parametrize("search", ["max", "mse", "fisher"])
+def test_weights_of_zeros_an_empty_channel_and_zero_fisher_come_back_right(format, search):
+    """Zeros stay zeros, also the zeros of one channel; without Fisher information the search is by squared error."""
+    weight = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight[1] = 0
+    layout, nothing = Layout(format, (3, 2, 3, 3)), torch.zeros(3, 2, 3, 3)
+    zeros = quantize(torch.zeros_like(weight), layout, search, nothing)[1]
+    assert torch.equal(zeros, torch.zeros_like(weight))
+    parts, restored = quantize(weight, layout, search, nothing)
+    assert torch.equal(restored[1], weight[1])
+    assert torch.equal(restored, quantize(weight, layout, "mse" if search == "fisher" else search)[1])
+    assert torch.equal(restored, dequantize(parts, layout))
+
+
+@pytest.mark.parametrize("format", EVERY[:6], ids=str)
+def test_without_any_curvature_gptq_is_rounding_to_nearest(format):
+    weight = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
+    layout = Layout(format, (4, 10))
+    nearest = quantize(weight, layout, "mse")[1]
+    assert torch.equal(quantize(weight, layout, "mse", curvature=torch.zeros(10, 10))[1], nearest)
+
+
+def test_a_curvature_that_is_none_is_refused():
+    negative = torch.ones(10, 10).fill_diagonal_(0)
+    with pytest.raises(LaqfiError, match="not positive semi-definite"):
+        quantize(torch.randn(4, 10), Layout(Format("int4"), (4, 10)), "mse", curvature=negative)
+
+
+@pytest.mark.parametrize("format", EVERY[:6], ids=str)
+def test_weights_beyond_a_scale_in_float16_are_refused(format):
+    with pytest.raises(LaqfiError, match=r"does not fit scales in float16; largest \|w\| is 1e\+12"):
+        quantize(torch.tensor([[1.0, 1e12, -3.0]]), Layout(format, (1, 3)), "mse")
+
+
+def test_a_tensor_without_values_is_refused():
+    with pytest.raises(LaqfiError, match="holds no values"):
+        quantize(torch.zeros(0, 3), Layout(Format("int4"), (0, 3)), "mse")

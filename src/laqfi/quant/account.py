@@ -22,7 +22,7 @@ def bits_over_bound(
     """Mean bits per weight of the integer tensors, scales included, and the fewest that reverse water-filling allows.
 
     Both at the error predicted for these tensors; a channel's weights count as Gaussian with the channel's variance.
-    None if no tensor is stored in integers.
+    None if no tensor is stored in integers, or if they are stored without an error, for which there is no bound.
     """
     integers = {name: layout for name, layout in layouts.items() if not layout.format.is_float}
     if not integers:
@@ -35,4 +35,4 @@ def bits_over_bound(
     spent = 8 * sum(layout.bytes() for layout in integers.values())
     distortion = predicted_change({name: deltas[name] for name in integers}, fisher)
     bound = water_filling_bits(np.concatenate(variances), np.concatenate(counts), distortion)
-    return {"bits": spent / float(np.concatenate(counts).sum()), "bound": bound}
+    return {"bits": spent / float(np.concatenate(counts).sum()), "bound": bound} if np.isfinite(bound) else None

@@ -40,8 +40,10 @@ def water_filling_bits(variances: np.ndarray, counts: np.ndarray, distortion: fl
 
     Reverse water-filling (Cover and Thomas, theorem 10.3.3): Σ_c n_c min(v_c, θ) = distortion gives
     Σ_c n_c ½ log2(v_c / θ)⁺ / Σ_c n_c. variances, counts [C]: of classes of like weights; an error weighted by Fisher
-    information is that of weights whose variance is weighted by it.
+    information is that of weights whose variance is weighted by it. None are needed where nothing varies.
     """
+    if not variances.any():
+        return 0.0
     if distortion <= 0:
         return float("inf")
     low, high = 0.0, float(variances.max())

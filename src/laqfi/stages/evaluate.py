@@ -8,6 +8,7 @@ from laqfi import cli, features, io, metrics
 from laqfi.config import Profile
 from laqfi.device import default_device
 from laqfi.diffusion import from_uint8, noise_error
+from laqfi.errors import LaqfiError
 from laqfi.quant.model import load_unet, stored_bytes
 
 
@@ -25,6 +26,10 @@ def evaluate(
 ) -> None:
     """Write size, FID with its interval and its paired difference, KID, PSNR and noise error as JSON."""
     images, base_images = (io.read_array(path, "images") for path in (samples, base_samples))
+    wanted = (len(profile.sample.seeds), profile.sample.images, *base_images.shape[2:])
+    for path, found in ((base_samples, base_images), (samples, images)):
+        if found.shape != wanted:
+            raise LaqfiError(f"{path}: images is {found.shape}, allowed is {wanted}")
     held_out = io.read_array(dataset, "test_images")[: profile.evaluate.noise_images]
     (unet, alphas_cumprod, _), (base, _, _) = (load_unet(path, default_device()) for path in (model, base_model))
     noise_mse = noise_error(
@@ -55,6 +60,8 @@ def fid_against_base(
     real = io.read_arrays(reference, "mean", "covariance", "kid_features")
     target = metrics.Reference.of(real["mean"], real["covariance"])
     seeds = [extract(seed) for seed in images]
+    if (size := seeds[0].shape[1]) != len(target.mean):
+        raise LaqfiError(f"{reference}: has {len(target.mean)} features, allowed are the {size} of {network}")
     runs = [metrics.jackknife_fid(seed, target, profile.evaluate.groups) for seed in seeds]
     base = [metrics.jackknife_fid(extract(seed), target, profile.evaluate.groups) for seed in base_images]
     fid, low, high = metrics.interval(runs)

@@ -10,12 +10,20 @@ from laqfi.classifier import FeatureNet, accuracy, fit
 from laqfi.config import Classifier, Profile
 from laqfi.device import default_device
 from laqfi.diffusion import from_uint8
+from laqfi.errors import LaqfiError
 from laqfi.rng import derive_seed
+
+CLASSES = 1000  # more than any data set here: a wrong label must not ask for a huge layer
 
 
 def feature_network(profile: Profile, *, dataset: Path, network: Path, info: Path) -> None:
     """Write the network as safetensors, and its held-out accuracy and SHA-256 as JSON."""
     arrays = io.read_arrays(dataset, "train_images", "train_labels", "test_images", "test_labels")
+    for part in ("train", "test"):
+        labels = arrays[f"{part}_labels"]
+        if labels.min() < 0 or labels.max() >= CLASSES:
+            found = f"{labels.min()} to {labels.max()}"
+            raise LaqfiError(f"{dataset}: {part}_labels holds {found}, allowed is 0 to {CLASSES - 1}")
     if isinstance(profile.features, Classifier):
         state, metadata, held_out = trained_classifier(profile.features, arrays)
     else:
