@@ -228,8 +228,10 @@ def test_changed_bytes_are_refused(whole, tmp_path, name):
     good, read, path = (whole / name).read_bytes(), READERS[name], tmp_path / name
     text, bad = path.suffix in (".json", ".yaml"), set()
 
-    # Text may stay whole, a zip has bytes nobody reads, and some copies are equal: twice as many are tried.
-    @settings(quiet, max_examples=2 * QUOTA[name] // BATCH)
+    # Some copies are equal; and text may stay whole, and a zip has bytes nobody reads, so of those more are tried.
+    tries = 1.25 if path.suffix == ".safetensors" else 2
+
+    @settings(quiet, max_examples=int(tries * QUOTA[name]) // BATCH)
     @given(st.integers(0, 2**64))
     def damaged(seed):
         for damage, payload in damaged_copies(good, seed):
