@@ -145,6 +145,8 @@ def pack_with_quanto(model: nn.Module, weights: str) -> str:
     class Unpack:
         unpack = staticmethod(lambda packed, bits: torch.cat([packed & 0x0F, packed >> 4]))
 
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()  # or what stays float32 would hold the whole file in memory
     for built in extension._extensions.values():
         built._lib = Unpack
     quanto.quantize(model, weights=getattr(quanto, weights))
@@ -192,12 +194,11 @@ def deviation(denoiser: Denoiser, base: Denoiser, x: Tensor) -> dict[str, float]
 
 
 def measure(job: Job) -> dict:
-    """Memory, time and deviation of one case."""
+    """Memory, time and deviation of one case. FP32 is timed in turn with it, so that another load slows both."""
     case, work, device = job.case, job.work, torch.device(job.device)
     if case.quanto:
         import_module("optimum.quanto")  # before memory is read: libraries are not the model's
-    images = work.alone if case.alone else work.batch
-    noise = standard_normal(max(images, work.compared), job.scale, device)
+    noise = standard_normal(max(work.alone, work.batch, work.compared), job.scale, device)
     start = memory.used(device)
     path = job.folder / f"{case.file}.safetensors"
     model, alphas_cumprod, metadata = load_unet(path, device)
@@ -210,31 +211,40 @@ def measure(job: Job) -> dict:
     if case.compiled:
         denoiser = torch.compile(model)
 
-    def draw(batches: tuple[Tensor, ...], steps: int) -> None:
+    def draw(network: Denoiser, batches: tuple[Tensor, ...], steps: int) -> None:
         for batch in batches:
-            sample(denoiser, batch.clone, alphas_cumprod, sampler="ddim", steps=steps, eta=0.0, clip=True)
+            sample(network, batch.clone, alphas_cumprod, sampler="ddim", steps=steps, eta=0.0, clip=True)
 
-    batches = noise[:images].split(1 if case.alone else images)
+    def per_image_step(network: Denoiser, batches: tuple[Tensor, ...]) -> float:
+        images = sum(map(len, batches))
+        return seconds(lambda: draw(network, batches, work.steps), device) / images / work.steps
+
+    batches = noise[: work.alone].split(1) if case.alone else (noise[: work.batch],)
     gc.collect()
     memory.reset_peak(device)
-    warm_up = seconds(lambda: draw(batches[:1], 1), device)
-    with job.turn:
-        times = [seconds(lambda: draw(batches, work.steps), device) for _ in range(work.repeats)]
+    warm_up = seconds(lambda: draw(denoiser, batches[:1], 1), device)
     peak = memory.peak(device)
     base, _, _ = load_unet(job.folder / "float32.safetensors", device)
+    change = deviation(denoiser, base, noise[: work.compared])
+    times, base_times = [], []
+    with job.turn:
+        for _ in range(work.repeats):
+            times.append(per_image_step(denoiser, batches))
+            base_times.append(per_image_step(base, (noise[: work.batch],)))
     return {
         "resident_bytes": resident_bytes(model),
         "payload_bytes": payload,
         "peak_bytes": peak,
         "start_bytes": start,
         "batch": len(batches[0]),
-        "images": images,
         "steps": work.steps,
         "warm_up_seconds": warm_up,
         "seconds": times,
-        "seconds_per_image_step": statistics.median(times) / images / work.steps,
+        "fp32_seconds": base_times,
+        "seconds_per_image_step": statistics.median(times),
+        "times_fp32": statistics.median(mine / its for mine, its in zip(times, base_times, strict=True)),
         "remark": remark,
-    } | deviation(denoiser, base, noise[: work.compared])
+    } | change
 
 
 def attempt(job: Job) -> dict:

@@ -41,10 +41,10 @@ def found(folder: Path, name: str) -> dict:
 @ours
 def test_every_case_is_measured(folder, name):
     row = found(folder, name)
-    assert len(row["seconds"]) == WORK.repeats
-    assert row["images"] == (WORK.alone if bench.CASES[name].alone else WORK.batch)
-    middle = sorted(row["seconds"])[1]
-    assert row["seconds_per_image_step"] == pytest.approx(middle / row["images"] / WORK.steps)
+    assert len(row["seconds"]) == len(row["fp32_seconds"]) == WORK.repeats
+    assert row["batch"] == (1 if bench.CASES[name].alone else WORK.batch)
+    assert row["seconds_per_image_step"] == sorted(row["seconds"])[1] > 0
+    assert row["times_fp32"] == sorted(a / b for a, b in zip(row["seconds"], row["fp32_seconds"], strict=True))[1]
     assert row["peak_bytes"] >= row["start_bytes"] > 2**20
     assert 0 <= row["max_deviation"] < 1
     assert row["remark"] == ""
@@ -77,6 +77,14 @@ def test_quanto_is_measured_by_the_tensors_it_packed(folder, name):
     assert row["resident_bytes"] == pytest.approx(row["payload_bytes"], rel=0.01)
     assert 0 < row["rms_deviation"] < 1
     assert "3 ConvTranspose2d" in row["remark"]
+
+
+@pytest.mark.parametrize(("name", "images", "steps"), [("int8", 4, 2), ("fp32, one image at a time", 3, 2)])
+def test_time_is_that_of_one_image_and_step(folder, monkeypatch, name, images, steps):
+    monkeypatch.setattr(bench, "seconds", lambda draw, device: draw() or 12.0)
+    row = found(folder, name)
+    assert row["seconds"] == [12.0 / images / steps] * WORK.repeats
+    assert row["fp32_seconds"] == [12.0 / WORK.batch / steps] * WORK.repeats
 
 
 def test_without_quanto_the_row_says_so(folder, monkeypatch):
@@ -144,11 +152,12 @@ def row(case: str, seconds: float, resident: int = 100, scale: str = "paper") ->
         "peak_bytes": 30 * 2**20,
         "start_bytes": 10 * 2**20,
         "batch": 64,
-        "images": 64,
         "steps": 1,
         "warm_up_seconds": 1.0,
-        "seconds": [1.0],
+        "seconds": [seconds],
+        "fp32_seconds": [0.01],
         "seconds_per_image_step": seconds,
+        "times_fp32": seconds / 0.01,
         "rms_deviation": 0.01,
         "max_deviation": 0.02,
         "remark": "",
@@ -160,8 +169,7 @@ def results(*rows: dict) -> dict:
 
 
 def test_the_table_derives_images_per_second_and_the_ratio_to_fp32():
-    rows = {"fp32": row("fp32", 0.010), "int8": row("int8", 0.0125)}
-    cells = report.cells(rows["int8"], rows)
+    cells = report.cells(row("int8", 0.0125))
     assert cells["time ÷ FP32's"] == "1.25"
     assert cells["ms per image and step"] == "12.5"
     assert cells["images/s, 20 steps"] == "4"
