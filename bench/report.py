@@ -15,7 +15,8 @@ NOTES = """Weights are random. The time is the median of the repeats after a war
 images/s for DDIM follow from it. FP32, in one batch, is timed anew with every case, in turn, and the ratio is to that:
 how far its own is from 1 tells how steady the machine was.
 The change of ε, the predicted noise, is relative to FP32's.
-Resident weights of optimum-quanto are the tensors inside its own, its file is the state dict."""
+Resident weights of optimum-quanto are the tensors inside its own, its file is the state dict. It packs in the process
+that is measured, so its peak on a CPU holds what that left behind."""
 PEAK = {
     "cpu": "Peak memory is the largest resident set of the case's own process while it samples,"
     " less what the process held before it loaded the model.",
