@@ -1,6 +1,6 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro test lint adopt-dvc adopt-snakemake
+.PHONY: help repro test lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PYTHON ?= python3
@@ -31,6 +31,10 @@ test: $(VENV) ## all tests
 
 lint: $(VENV) ## style and workflow checks, nothing is changed
 	@$(RUN) ruff check && ruff format --check && snakefmt --check workflow && snakemake --lint
+
+bench: $(VENV) ## memory and speed of stored weights, beside optimum-quanto's: reports/bench
+	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'
+	@$(RUN) python bench/bench.py --out reports/bench
 
 adopt-snakemake: $(VENV) ## tell DVC that the results Snakemake made are current
 	@$(RUN) dvc commit --force

@@ -3,11 +3,14 @@
 import csv
 import io
 import math
+from typing import TYPE_CHECKING
 
 from scipy import stats
 
-from laqfi.config import Profile
 from laqfi.errors import LaqfiError
+
+if TYPE_CHECKING:
+    from laqfi.config import Profile
 
 DIGITS = 6  # significant digits of the metrics file: more is not reproducible between machines anyway
 
@@ -124,7 +127,7 @@ def as_markdown(rows: list[dict[str, str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def facts(profile: Profile, info: dict, floor: dict, base: dict) -> dict[str, str]:
+def facts(profile: "Profile", info: dict, floor: dict, base: dict) -> dict[str, str]:
     """What a reader must know to judge the table."""
     sample, seeds = profile.sample, len(profile.sample.seeds)
     accuracy = "" if info["accuracy"] is None else f", {100 * info['accuracy']:.2f} % right on held-out images"

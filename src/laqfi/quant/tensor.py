@@ -180,7 +180,7 @@ def dequantize(parts: dict[str, Tensor], layout: Layout, dtype: torch.dtype = to
     if layout.format.is_float:
         return parts[""].to(dtype)
     groups, width = layout.groups, layout.group_width
-    codes = unpack(parts[".packed"], layout.format.bits, groups * width).view(groups, width).to(dtype)
+    codes = unpack(parts[".packed"], layout.format.bits, groups * width).view(groups, width)
     zero_point = layout.format.levels // 2 if layout.format.symmetric else parts[".zero_point"].to(dtype)[:, None]
-    values = Codes(codes, parts[".scale"].to(dtype)[:, None], zero_point).values()
+    values = codes.to(dtype).sub_(zero_point).mul_(parts[".scale"].to(dtype)[:, None])
     return layout.weight(as_matrix(values, layout.rows, layout.columns))
