@@ -26,6 +26,7 @@ TINY = {
     "quantize": {"fisher": "empirical", "timestep": 1},
     "sample": {"sampler": "ddim", "steps": 3, "clip": True, "seeds": [0, 1], "images": 100, "batch_size": 60},
     "evaluate": {"groups": 4, "noise_images": 8, "noise_timesteps": [1, 100], "seed": 0},
+    "controls": {"budgets": [{"ratio": 5.0}], "images": 10},
 }
 VARIANTS = {
     "fp32": {"policy": "fp32"},

@@ -144,6 +144,18 @@ class Evaluate(Block):
     seed: Seed
 
 
+class Budget(Block):
+    """A size limit: how many times smaller than float32; `rest` is for biases and norms."""
+
+    ratio: Annotated[float, Field(gt=1)]
+    rest: Literal["float16", "float8_e4m3fn"] = "float16"
+
+
+class Controls(Block):
+    budgets: Annotated[list[Budget], Field(min_length=1)]
+    images: Annotated[int, Field(ge=2)]
+
+
 class Profile(Block):
     """One complete run: what it is made of, from the data to the measures."""
 
@@ -158,6 +170,7 @@ class Profile(Block):
     quantize: Quantize
     sample: Sample
     evaluate: Evaluate
+    controls: Controls
 
     @model_validator(mode="after")
     def blocks_agree(self):
@@ -177,6 +190,11 @@ class Profile(Block):
             raise ValueError(
                 f"quantize.timestep is {self.quantize.timestep}, allowed is one of fisher.timesteps"
                 f" {self.fisher.timesteps}"
+            )
+        if not 2 * self.evaluate.groups <= self.controls.images <= self.sample.images:
+            raise ValueError(
+                f"controls.images is {self.controls.images}, allowed is 2 x evaluate.groups ="
+                f" {2 * self.evaluate.groups} to sample.images = {self.sample.images}"
             )
         if self.sample.images < 2 * self.evaluate.groups:
             raise ValueError(f"sample.images must be at least 2 x evaluate.groups = {2 * self.evaluate.groups}")

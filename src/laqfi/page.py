@@ -8,6 +8,10 @@ CAPTIONS = {
     "samples": "Real images, and what every variant draws from the same noise.",
     "size_fid": "Size against FID. Bars are 95 % confidence intervals; the band is that of FP32.",
     "size_psnr": "Times smaller against PSNR to FP32's images from the same noise.",
+    "controls": "The same bytes, given out by the Fisher information and by other ideas of importance, with the same"
+    " program and the same rounding.",
+    "over_bound": "How many bits per weight the integer tensors take, and the fewest that reverse water-filling allows"
+    " at the same predicted error.",
     "bits": "Which tensor got how many bits.",
     "predicted": "The change of the predicted noise that the Fisher information foretells, and the one measured."
     " GPTQ does better than foretold: the prediction leaves out what its errors cancel.",
@@ -20,11 +24,15 @@ CAPTIONS = {
 }
 
 
-def render(facts: dict[str, str], rows: list[dict[str, str]], figures: dict[str, bytes]) -> str:
-    """Facts, results table and figures (PNG bytes by name) as one page that needs nothing else."""
+def render(
+    facts: dict[str, str], rows: list[dict[str, str]], controls: list[dict[str, str]], figures: dict[str, bytes]
+) -> str:
+    """Facts, results, controls and figures (PNG bytes by name) as one page that needs nothing else."""
     environment = Environment(loader=PackageLoader("laqfi", ""), autoescape=True, undefined=StrictUndefined)
     pictures = [
         {"name": name, "caption": caption, "data": b64encode(figures[name]).decode()}
         for name, caption in CAPTIONS.items()
     ]
-    return environment.get_template("report.html.j2").render(facts=facts, rows=rows, pictures=pictures)
+    return environment.get_template("report.html.j2").render(
+        facts=facts, rows=rows, controls=controls, pictures=pictures
+    )

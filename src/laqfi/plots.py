@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from laqfi.errors import LaqfiError
 from laqfi.pictures import sheet
-from laqfi.tables import mean_noise_mse, spearman
+from laqfi.tables import IMPORTANCES, mean_noise_mse, spearman
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X<>phd"
@@ -209,6 +209,44 @@ def size_against_psnr(evaluations: dict[str, dict]) -> bytes:
             axis.plot(*point, MARKERS[place % len(MARKERS)], color=COLOURS[place % len(COLOURS)], markersize=8)
             axis.annotate(name, point, xytext=(6, 4), textcoords="offset points", fontsize=8)
     axis.margins(x=0.12)
+    return render(figure)
+
+
+def controls(table: dict) -> bytes:
+    """PSNR and paired difference in FID along the budgets, one line per importance."""
+    figure = Figure(figsize=(14, 6), layout="constrained")
+    fidelity, paired = figure.subplots(1, 2)
+    label(fidelity, "Fidelity to FP32's images", "times smaller than FP32", "PSNR in dB (higher is better)")
+    label(paired, "Difference in FID, same noise", "times smaller than FP32", "FID − FID of FP32 (95 % interval)")
+    rows = [row for row in table["rows"] if row["found"]]
+    for place, importance in enumerate(dict.fromkeys(row["importance"] for row in rows)):
+        points = [(row["ratio"], row["found"]) for row in rows if row["importance"] == importance]
+        ratios = [ratio for ratio, _ in points]
+        style = {"color": COLOURS[place], "marker": MARKERS[place], "label": IMPORTANCES.get(importance, importance)}
+        known = [(ratio, found["psnr"]) for ratio, found in points if found["psnr"] is not None]
+        fidelity.plot([r for r, _ in known], [value for _, value in known], **style)
+        differences = [found["fid_difference"] for _, found in points]
+        mean = np.array([d["mean"] for d in differences])
+        spread = [mean - [d["low"] for d in differences], [d["high"] for d in differences] - mean]
+        paired.errorbar(ratios, mean, spread, capsize=3, **style)
+    paired.axhline(0, color="#555555", linestyle="--")
+    paired.set_yscale("symlog", linthresh=0.1)
+    figure.legend(*fidelity.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    return render(figure)
+
+
+def over_bound(choices: dict[str, dict]) -> bytes:
+    """Bits per weight of each variant's integer tensors, beside the reverse water-filling bound."""
+    found = {name: c["bits_per_weight"] for name, c in choices.items() if c["bits_per_weight"]}
+    figure, axis = axes(10, 5, "Distance to the reverse water-filling bound", "", "bits per weight")
+    places = np.arange(len(found))
+    spent, bound = (np.array([one[key] for one in found.values()]) for key in ("bits", "bound"))
+    axis.bar(places - 0.2, spent, 0.4, color=COLOURS[0], label="spent, scales included")
+    axis.bar(places + 0.2, bound, 0.4, color=COLOURS[4], label="bound at the same predicted error")
+    for place, gap in zip(places, spent - bound, strict=True):
+        axis.annotate(f"+{gap:.1f}", (place, spent[place]), ha="center", va="bottom", fontsize=9)
+    axis.set_xticks(places, found, rotation=30, ha="right")
+    axis.legend()
     return render(figure)
 
 

@@ -87,6 +87,24 @@ class Choices(Record):
     bits_per_weight: Bits | None
 
 
+class Compared(Record):
+    bytes: Count
+    fid: Interval
+    fid_difference: Interval
+    psnr: float | None
+
+
+class Control(Record):
+    ratio: float
+    importance: str
+    found: Compared | None
+
+
+class Controls(Record):
+    images: Count
+    rows: Annotated[list[Control], Field(min_length=1)]
+
+
 class Floor(Record):
     fid: float
     low: float

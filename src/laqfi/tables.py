@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 DIGITS = 6  # significant digits of the metrics file: more is not reproducible between machines anyway
 
 ONLY_IN_CSV = ("KID", "noise MSE")
+IMPORTANCES = {"none": "squared error", "inverse": "inverse Fisher", "uniform": "same bits for all"}
 
 
 def rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def metrics(evaluations: dict[str, dict], choices: dict[str, dict], floor: dict) -> dict:
+def metrics(evaluations: dict[str, dict], choices: dict[str, dict], floor: dict, controls: dict) -> dict:
     """What `dvc metrics diff` compares: one block of numbers per variant, and the real-vs-real floor."""
     correlation = spearman(noise_changes(evaluations, choices))
     return {
         "floor": {key: rounded(floor[key]) for key in ("fid", "low", "high", "kid")},
+        "controls": control_metrics(controls),
         "variants": {name: variant_metrics(e) | bound_metrics(choices[name]) for name, e in evaluations.items()},
     } | ({} if math.isnan(correlation) else {"predicted_against_measured": {"spearman": rounded(correlation)}})
 
@@ -100,11 +102,36 @@ def summary(evaluations: dict[str, dict]) -> list[dict[str, str]]:
             "verdict": e["verdict"],
             "FID band": e["fid_band"],
             "KID": f"{e['kid']:.3f}",
-            "PSNR": "identical" if e["psnr"] is None else f"{e['psnr']:.1f} dB",
+            "PSNR": psnr(e),
             "noise MSE": f"{mean_noise_mse(e):.1e}",
         }
         for name, e in evaluations.items()
     ]
+
+
+def controls(table: dict) -> list[dict[str, str]]:
+    """One row per budget, one column per importance: PSNR, and the paired difference in FID to FP32."""
+    by_ratio: dict[float, dict[str, str]] = {}
+    for row in table["rows"]:
+        found = row["found"]
+        cell = "does not fit" if found is None else f"{psnr(found)}, {found['fid_difference']['mean'] + 0.0:+.2f}"
+        column = IMPORTANCES.get(row["importance"], row["importance"])
+        by_ratio.setdefault(row["ratio"], {"smaller by": f"{row['ratio']:g} ×"})[column] = cell
+    return list(by_ratio.values())
+
+
+def control_metrics(table: dict) -> dict:
+    """PSNR and paired difference in FID by importance and budget."""
+    numbers: dict[str, dict] = {}
+    for row in table["rows"]:
+        if (found := row["found"]) and found["psnr"] is not None:
+            one = {"psnr": rounded(found["psnr"]), "fid_difference": rounded(found["fid_difference"]["mean"])}
+            numbers.setdefault(row["importance"], {})[f"ratio_{row['ratio']:g}"] = one
+    return numbers
+
+
+def psnr(evaluation: dict) -> str:
+    return "identical" if evaluation["psnr"] is None else f"{evaluation['psnr']:.1f} dB"
 
 
 def difference(interval: dict) -> str:
@@ -125,6 +152,12 @@ def as_markdown(rows: list[dict[str, str]]) -> str:
     columns = [column for column in rows[0] if column not in ONLY_IN_CSV]
     lines = [columns, ["---"] * len(columns), *[[row[column] for column in columns] for row in rows]]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def summary_markdown(rows: list[dict[str, str]], control_rows: list[dict[str, str]]) -> str:
+    """The results, and below them the controls."""
+    title = "\nThe same bytes, given out by other ideas of importance (PSNR, FID − FP32):\n\n"
+    return as_markdown(rows) + title + as_markdown(control_rows)
 
 
 def facts(profile: "Profile", info: dict, floor: dict, base: dict) -> dict[str, str]:

@@ -13,6 +13,7 @@ from laqfi import io
 from laqfi.config import Params
 from laqfi.errors import LaqfiError
 from laqfi.quant.model import load_unet
+from laqfi.stages.controls import controls
 from laqfi.stages.curvature import curvature
 from laqfi.stages.dataset import dataset
 from laqfi.stages.evaluate import evaluate
@@ -45,6 +46,17 @@ def run(folder):
         quantize_variant(at, variant, stored(at, name), folder / f"choices/{name}.json")
         sample(profile, model=stored(at, name), out=folder / f"sample/{name}.npz", sheet=folder / f"sheets/{name}.png")
         evaluate_variant(at, name)
+    controls(
+        profile,
+        model=at.model,
+        table=at.table,
+        fisher=at.fisher,
+        curvature=at.curvature,
+        base_samples=folder / "sample/fp32.npz",
+        network=at.network,
+        reference=at.reference,
+        out=folder / "controls.json",
+    )
     write_report(at, params.variants)
     return at
 
@@ -92,6 +104,7 @@ def write_report(at, variants):
         loss=at.loss,
         choices=at.root / "choices",
         evaluate=at.root / "evaluate",
+        controls=at.root / "controls.json",
         sample=at.root / "sample",
         figures=at.root / "figures",
         page=at.root / "report.html",

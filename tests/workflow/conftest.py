@@ -13,7 +13,10 @@ import yaml
 
 from tiny import ROOT, tiny_params
 
-ONCE = {f"{name}@tiny" for name in ("dataset", "features", "reference", "train", "fisher", "curvature", "report")}
+ONCE = {
+    f"{name}@tiny"
+    for name in ("dataset", "features", "reference", "train", "fisher", "curvature", "controls", "report")
+}
 
 
 class Clone:

@@ -64,3 +64,28 @@ rule evaluate:
         values(STAGES["evaluate"], config),
     shell:
         STAGES["evaluate"].shell
+
+
+# One job per profile: all budgets and controls.
+
+
+rule controls:
+    input:
+        inputs(STAGES["controls"], config),
+    output:
+        STAGES["controls"].outs,
+    log:
+        "data/{profile}/logs/controls.log",
+    benchmark:
+        "data/{profile}/benchmarks/controls.tsv"
+    conda:
+        "../envs/laqfi.yaml"
+    threads: threads(config)
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=1,
+    params:
+        values(STAGES["controls"], config),
+    shell:
+        STAGES["controls"].shell

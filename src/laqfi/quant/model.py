@@ -109,7 +109,11 @@ def load_unet(path: Path, device: torch.device) -> tuple[UNet, Tensor, dict]:
     layer restores its weight only while it computes: the float32 weights never exist together. Raises LaqfiError if
     the tensors are not those of the network the metadata describes.
     """
-    tensors, metadata = io.read_tensors(path)
+    return unet_of(*io.read_tensors(path), path, device)
+
+
+def unet_of(tensors: dict[str, Tensor], metadata: dict, path: Path, device: torch.device) -> tuple[UNet, Tensor, dict]:
+    """The same from the content of a model file; `path` names it in errors."""
     unet, alphas_cumprod = described(metadata, path)
     layouts = layouts_of(tensors, metadata, unet, path)
     if all(layout.format.name == "float32" for layout in layouts.values()):

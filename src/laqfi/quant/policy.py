@@ -8,7 +8,7 @@ policy does not name stays in float32.
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 from typing import Annotated, Literal, get_type_hints
 
@@ -32,7 +32,7 @@ GroupSize = Annotated[int, Field(ge=-1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeightTensor:
     """A tensor of the model.
 
@@ -247,7 +247,7 @@ class Target(Options):
         return int(parameters * (4 / self.ratio if self.ratio is not None else self.mean_bits / 8))
 
 
-Importance = Literal["fisher", "none", "magnitude", "inverse", "random"]
+Importance = Literal["fisher", "none", "magnitude", "inverse", "random", "uniform"]
 
 
 @policy
@@ -270,7 +270,7 @@ def budget(
 
     `keep` names tensors that stay in float32; biases and norms get `rest`. `importance` other than "fisher" makes the
     controls: plain squared error; times the tensor's mean |w|; over its mean Fisher; times the mean Fisher of another
-    tensor, drawn with `seed`.
+    tensor, drawn with `seed`; or the widest integer format that fits, the same for all.
     """
     if unknown := sorted(set(keep) - {t.name for t in tensors}):
         raise LaqfiError(f"keep: the model has no tensor {unknown[0]!r}")
@@ -282,17 +282,38 @@ def budget(
         else [Format(rest)]
         for t in tensors
     ]
-    factors = importances(tensors, importance, weighting, seed)
     sizes = [[t.layout(one).bytes() for one in some] for t, some in zip(tensors, options, strict=True)]
-    costs = [
-        [predicted_error(t, one, search, weighting, factor) for one in some] if len(some) > 1 else [0.0]
-        for t, some, factor in zip(tensors, options, factors, strict=True)
-    ]
-    chosen = allocate(costs, sizes, target.limit(sum(t.weight.numel() for t in tensors)))
+    limit = target.limit(sum(t.weight.numel() for t in tensors))
+    if importance == "uniform":
+        chosen = widest(options, sizes, limit)
+    else:
+        factors = importances(tensors, importance, weighting, seed)
+        costs = [
+            [predicted_error(t, one, search, weighting, factor) for one in some] if len(some) > 1 else [0.0]
+            for t, some, factor in zip(tensors, options, factors, strict=True)
+        ]
+        chosen = allocate(costs, sizes, limit)
     return {
         t.name: Choice(some[j], None, search, weighting, rounding)
         for t, some, j in zip(tensors, options, chosen, strict=True)
     }
+
+
+def widest(options: list[list[Format]], sizes: list[list[int]], limit: int) -> list[int]:
+    """The place in `options` of the one integer format that is the largest to fit, for all tensors that may have it.
+
+    Raises LaqfiError, with the smallest feasible size, if none fits.
+    """
+    names = {format.name for some in options for format in some if not format.is_float}
+    feasible = {}
+    for name in names:
+        places = [next((j for j, one in enumerate(some) if one.name == name), 0) for some in options]
+        feasible[sum(size[j] for size, j in zip(sizes, places, strict=True))] = places
+    fitting = [size for size in feasible if size <= limit]
+    if not fitting:
+        least = f"the smallest feasible is {min(feasible)}" if feasible else "formats names no integer format"
+        raise LaqfiError(f"a budget of {limit} bytes is too small for one format for all, {least}")
+    return feasible[max(fitting)]
 
 
 def importances(tensors: list[WeightTensor], kind: Importance, weighting: Weighting, seed: int) -> list[Tensor | float]:
@@ -312,5 +333,11 @@ def predicted_error(
     t: WeightTensor, format: Format, search: Search, weighting: Weighting, importance: Tensor | float
 ) -> float:
     """Σ_j importance_j (q_j − w_j)² for one tensor in one format."""
+    return float((importance * squared_error(t, format, search, weighting)).sum(dtype=torch.float64))
+
+
+@cache
+def squared_error(t: WeightTensor, format: Format, search: Search, weighting: Weighting) -> Tensor:
+    """(q_j − w_j)² of every weight, rounded to nearest."""
     _, restored = quantize(t.weight, t.layout(format), search, t.fisher[weighting])
-    return float((importance * (restored - t.weight).square()).sum(dtype=torch.float64))
+    return (restored - t.weight).square()

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from laqfi import cli, features, io, metrics
+from laqfi import cli, io, metrics
 from laqfi.config import Profile
 from laqfi.device import default_device
 from laqfi.diffusion import from_uint8, noise_error
 from laqfi.errors import LaqfiError
+from laqfi.quality import Judge
 from laqfi.quant.model import load_unet, stored_bytes
 
 
@@ -37,7 +36,7 @@ def evaluate(
     )
     size, dtypes = stored_bytes(*io.read_tensors(model))
     base_size, _ = stored_bytes(*io.read_tensors(base_model))
-    fid = fid_against_base(profile, images, base_images, network, reference)
+    quality = Judge(network, reference, profile.evaluate.groups).against_base(images, base_images)
     summary = {
         "bytes": size,
         "file_bytes": model.stat().st_size,
@@ -46,33 +45,9 @@ def evaluate(
         "size_band": metrics.size_band(1 - size / base_size),
         "seeds": profile.sample.seeds,
         "images": images.shape[1],
-        "psnr": metrics.psnr(images, base_images),
         "noise_mse": {str(timestep): value for timestep, value in noise_mse.items()},
     }
-    io.write_json(out, summary | fid)
-
-
-def fid_against_base(
-    profile: Profile, images: np.ndarray, base_images: np.ndarray, network: Path, reference: Path
-) -> dict:
-    """FID and KID over all seeds, and the paired difference in FID to the base with its verdict."""
-    extract = features.load(network, default_device())
-    real = io.read_arrays(reference, "mean", "covariance", "kid_features")
-    target = metrics.Reference.of(real["mean"], real["covariance"])
-    seeds = [extract(seed) for seed in images]
-    if (size := seeds[0].shape[1]) != len(target.mean):
-        raise LaqfiError(f"{reference}: has {len(target.mean)} features, allowed are the {size} of {network}")
-    runs = [metrics.jackknife_fid(seed, target, profile.evaluate.groups) for seed in seeds]
-    base = [metrics.jackknife_fid(extract(seed), target, profile.evaluate.groups) for seed in base_images]
-    fid, low, high = metrics.interval(runs)
-    difference, difference_low, difference_high = metrics.interval(metrics.paired_difference(runs, base))
-    return {
-        "fid": {"mean": fid, "low": low, "high": high, "per_seed": [run.value for run in runs]},
-        "fid_difference": {"mean": difference, "low": difference_low, "high": difference_high},
-        "fid_band": metrics.fid_band(fid, metrics.interval(base)[0]),
-        "kid": float(np.mean([metrics.kid(seed, real["kid_features"].astype(np.float64)) for seed in seeds])),
-        "verdict": metrics.verdict(difference_low, difference_high),
-    }
+    io.write_json(out, summary | quality)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ def report(
     loss: Path,
     choices: Path,
     evaluate: Path,
+    controls: Path,
     sample: Path,
     metrics: Path,
     summary: Path,
@@ -29,10 +30,11 @@ def report(
     evaluations = {name: records.read(evaluate / f"{name}.json", records.Evaluation) for name in variants}
     formats = {name: records.read(choices / f"{name}.json", records.Choices) for name in variants}
     real_floor, fisher = records.read(floor, records.Floor), records.read(table, records.FisherTable)
-    io.write_json(metrics, tables.metrics(evaluations, formats, real_floor))
-    rows = tables.summary(evaluations)
+    compared = records.read(controls, records.Controls)
+    io.write_json(metrics, tables.metrics(evaluations, formats, real_floor, compared))
+    rows, control_rows = tables.summary(evaluations), tables.controls(compared)
     io.write_text(summary, tables.as_csv(rows))
-    io.write_text(markdown, tables.as_markdown(rows))
+    io.write_text(markdown, tables.summary_markdown(rows, control_rows))
 
     images = {"real": io.read_array(dataset, "train_images")}
     images |= {name: io.read_array(sample / f"{name}.npz", "images")[0] for name in variants}
@@ -44,6 +46,8 @@ def report(
         "magnitude": plots.magnitude(fisher),
         "size_fid": plots.size_against_fid(evaluations, real_floor),
         "size_psnr": plots.size_against_psnr(evaluations),
+        "controls": plots.controls(compared),
+        "over_bound": plots.over_bound(formats),
         "bits": plots.bits_map(formats),
         "predicted": plots.predicted_against_measured(tables.noise_changes(evaluations, formats)),
         "noise_error": plots.noise_error(evaluations),
@@ -52,7 +56,7 @@ def report(
     for name, payload in drawn.items():
         io.write_bytes(figures / f"{name}.png", payload)
     facts = tables.facts(profile, records.read(info, records.Info), real_floor, evaluations["fp32"])
-    io.write_text(page, render(facts, rows, drawn))
+    io.write_text(page, render(facts, rows, control_rows, drawn))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""Image quality of a quantized model, against the data and against the unquantized model on the same noise."""
+
+from pathlib import Path
+
+import numpy as np
+
+from laqfi import features, io, metrics
+from laqfi.device import default_device
+from laqfi.errors import LaqfiError
+
+
+class Judge:
+    """The frozen feature network and the statistics of the real images.
+
+    Raises LaqfiError if the two are not of one network. `groups`: of the jackknife.
+    """
+
+    def __init__(self, network: Path, reference: Path, groups: int):
+        self.extract = features.load(network, default_device())
+        real = io.read_arrays(reference, "mean", "covariance", "kid_features")
+        self.target = metrics.Reference.of(real["mean"], real["covariance"])
+        self.real = real["kid_features"].astype(np.float64)
+        self.network, self.reference, self.groups = network, reference, groups
+
+    def jackknife(self, features: np.ndarray) -> metrics.Jackknifed:
+        if features.shape[1] != len(self.target.mean):
+            raise LaqfiError(
+                f"{self.reference}: has {len(self.target.mean)} features,"
+                f" allowed are the {features.shape[1]} of {self.network}"
+            )
+        return metrics.jackknife_fid(features, self.target, self.groups)
+
+    def against_base(self, images: np.ndarray, base_images: np.ndarray) -> dict:
+        """FID and KID over all seeds, and the paired difference in FID to the base with its verdict.
+
+        images, base_images: uint8 [seeds, N, C, H, W] from the same noise.
+        """
+        seeds = [self.extract(seed) for seed in images]
+        runs = [self.jackknife(seed) for seed in seeds]
+        base = [self.jackknife(self.extract(seed)) for seed in base_images]
+        fid, low, high = metrics.interval(runs)
+        difference, difference_low, difference_high = metrics.interval(metrics.paired_difference(runs, base))
+        return {
+            "fid": {"mean": fid, "low": low, "high": high, "per_seed": [run.value for run in runs]},
+            "fid_difference": {"mean": difference, "low": difference_low, "high": difference_high},
+            "fid_band": metrics.fid_band(fid, metrics.interval(base)[0]),
+            "kid": float(np.mean([metrics.kid(seed, self.real) for seed in seeds])),
+            "verdict": metrics.verdict(difference_low, difference_high),
+            "psnr": metrics.psnr(images, base_images),
+        }

@@ -1,0 +1,37 @@
+"""Images of a model for a list of seeds, batch by batch, each from its own stream of noise."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laqfi import diffusion
+from laqfi.config import Sample
+from laqfi.device import default_device
+from laqfi.rng import NoiseStreams
+from laqfi.unet import UNet
+
+
+def draw_images(
+    unet: UNet,
+    alphas_cumprod: Tensor,
+    shape: tuple[int, int, int],
+    settings: Sample,
+    images: int,
+    progress: bool = True,
+) -> np.ndarray:
+    """uint8 [seeds, images, C, H, W]; image i of a seed is the same however many are drawn."""
+
+    def batch(seed: int, indices: range) -> np.ndarray:
+        noise = NoiseStreams(seed, indices, shape)
+        drawn = diffusion.sample(
+            unet,
+            lambda: torch.from_numpy(noise.draw()).to(default_device()),
+            alphas_cumprod,
+            **settings.model_dump(include={"sampler", "steps", "eta", "clip"}),
+            progress=f"seed {seed}, images {indices.start}-{indices.stop - 1}" if progress else None,
+        )
+        return diffusion.to_uint8(drawn).cpu().numpy()
+
+    starts = range(0, images, settings.batch_size)
+    parts = [range(start, min(start + settings.batch_size, images)) for start in starts]
+    return np.stack([np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds])

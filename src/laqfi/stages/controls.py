@@ -1,0 +1,73 @@
+"""Stage: the byte budgets again, with other ideas of which weights matter in place of the Fisher information."""
+
+from pathlib import Path
+from typing import get_args
+
+from tqdm import tqdm
+
+from laqfi import cli, io
+from laqfi.config import Budget, Profile
+from laqfi.device import default_device
+from laqfi.errors import LaqfiError
+from laqfi.quality import Judge
+from laqfi.quant.model import unet_of
+from laqfi.quant.policy import Choices, Importance, Target, WeightTensor, budget
+from laqfi.quant.sensitivity import fisher_by_bin, read_curvature, weight_tensors
+from laqfi.quant.store import Storage, as_file, stored_size
+from laqfi.sampling import draw_images
+
+FORMATS = ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "float16"]
+
+
+def controls(
+    profile: Profile,
+    *,
+    model: Path,
+    table: Path,
+    fisher: Path,
+    curvature: Path,
+    base_samples: Path,
+    network: Path,
+    reference: Path,
+    out: Path,
+) -> None:
+    """Write size and quality for every budget and importance as JSON; null where no choice fits the budget.
+
+    All are drawn from stored tensors, on the noise of the first images of FP32's samples.
+    """
+    tensors, metadata = io.read_tensors(model)
+    weights = weight_tensors(profile, model, table, fisher_by_bin(fisher, tensors))
+    storage = Storage(weights, read_curvature(curvature, weights))
+    base_images = io.read_array(base_samples, "images")[:, : profile.controls.images]
+    judge = Judge(network, reference, profile.evaluate.groups)
+
+    def measure(one: Budget, importance: Importance) -> dict | None:
+        chosen = choose(weights, one, importance)
+        if chosen is None:
+            return None
+        stored = storage.store_all(chosen)
+        unet, alphas_cumprod, _ = unet_of(*as_file(stored, metadata), out, default_device())
+        images = draw_images(
+            unet, alphas_cumprod, tuple(metadata["image"]), profile.sample, profile.controls.images, progress=False
+        )
+        return {"bytes": stored_size(stored)} | judge.against_base(images, base_images)
+
+    points = [(one, importance) for one in profile.controls.budgets for importance in get_args(Importance)]
+    rows = [
+        {"ratio": one.ratio, "importance": importance, "found": measure(one, importance)}
+        for one, importance in tqdm(points, "controls")
+    ]
+    io.write_json(out, {"images": profile.controls.images, "seeds": profile.sample.seeds, "rows": rows})
+
+
+def choose(weights: list[WeightTensor], one: Budget, importance: Importance) -> Choices | None:
+    """What the budget allows, None if it is too small for that importance."""
+    target = Target(ratio=one.ratio)
+    try:
+        return budget(weights, target=target, formats=FORMATS, importance=importance, rounding="gptq", rest=one.rest)
+    except LaqfiError:
+        return None
+
+
+if __name__ == "__main__":
+    cli.run(controls)
