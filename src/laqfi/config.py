@@ -191,13 +191,13 @@ class Profile(Block):
                 f"quantize.timestep is {self.quantize.timestep}, allowed is one of fisher.timesteps"
                 f" {self.fisher.timesteps}"
             )
+        if self.sample.images < 2 * self.evaluate.groups:
+            raise ValueError(f"sample.images must be at least 2 x evaluate.groups = {2 * self.evaluate.groups}")
         if not 2 * self.evaluate.groups <= self.controls.images <= self.sample.images:
             raise ValueError(
                 f"controls.images is {self.controls.images}, allowed is 2 x evaluate.groups ="
                 f" {2 * self.evaluate.groups} to sample.images = {self.sample.images}"
             )
-        if self.sample.images < 2 * self.evaluate.groups:
-            raise ValueError(f"sample.images must be at least 2 x evaluate.groups = {2 * self.evaluate.groups}")
         return self
 
 

@@ -11,7 +11,7 @@ from laqfi import features, io
 from laqfi.classifier import FeatureNet
 from laqfi.config import Inception
 from laqfi.errors import LaqfiError
-from laqfi.stages.evaluate import fid_against_base
+from laqfi.quality import Judge
 from laqfi.stages.features import feature_network
 from laqfi.stages.reference import reference
 
@@ -70,7 +70,8 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
 
     reference(profile, dataset=paths.dataset, network=paths.network, out=paths.reference, floor=paths.floor)
     assert io.read_array(paths.reference, "covariance").shape == (2048, 2048)
-    found = fid_against_base(profile, images[None, :4], images[None, :4], paths.network, paths.reference)
+    judge = Judge(paths.network, paths.reference, profile.evaluate.groups)
+    found = judge.against_base(images[None, :4], images[None, :4])
     assert found["verdict"] == "identical to FP32"
     assert found["fid"]["mean"] > 0
 

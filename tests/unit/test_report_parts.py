@@ -50,6 +50,17 @@ def choice(bits: float, predicted: float) -> dict:
 
 
 CHOICES = {"fp32": choice(0, 0), "uniform": choice(4, 1e-6), "ratio_25": choice(2.5, 3e-4)}
+CONTROLS = {
+    "images": 50,
+    "rows": [
+        {"ratio": 8.0, "importance": "fisher", "found": EVALUATIONS["uniform"]},
+        {"ratio": 8.0, "importance": "none", "found": EVALUATIONS["ratio_25"]},
+        {"ratio": 8.0, "importance": "uniform", "found": None},
+        {"ratio": 12.5, "importance": "fisher", "found": EVALUATIONS["ratio_25"]},
+        {"ratio": 12.5, "importance": "none", "found": EVALUATIONS["fp32"]},
+        {"ratio": 12.5, "importance": "uniform", "found": EVALUATIONS["uniform"]},
+    ],
+}
 FLOOR = {"fid": 1.5, "low": 1.25, "high": 1.75, "kid": 0.001, "images": 1797}
 LAYERS = {"layers.1.block1.conv1.weight": 1, "layers.1.resample.weight": 1, "layers.6.attention.qkv.weight": 6}
 
@@ -85,6 +96,8 @@ PLOTS = {
     "size": (plots.size_against_fid, EVALUATIONS, FLOOR),
     "psnr": (plots.size_against_psnr, EVALUATIONS),
     "bits": (plots.bits_map, CHOICES),
+    "controls": (plots.controls, CONTROLS),
+    "over bound": (plots.over_bound, CHOICES),
     "no bits": (plots.bits_map, {"fp32": CHOICES["fp32"]}),
     "predicted": (plots.predicted_against_measured, tables.noise_changes(EVALUATIONS, CHOICES)),
     "nothing predicted": (plots.predicted_against_measured, {}),
@@ -136,7 +149,7 @@ class Reader(HTMLParser):
 
 
 def test_metrics_hold_every_number_of_a_variant():
-    assert tables.metrics(EVALUATIONS, CHOICES, FLOOR)["variants"]["uniform"] == {
+    assert tables.metrics(EVALUATIONS, CHOICES, FLOOR, CONTROLS)["variants"]["uniform"] == {
         "bytes": 2 * 2**20,
         "reduction_percent": 50.0,
         "fid": 20.7654,
@@ -153,6 +166,30 @@ def test_metrics_hold_every_number_of_a_variant():
     }
 
 
+def test_controls_are_one_row_per_budget_and_one_column_per_importance():
+    assert tables.controls(CONTROLS) == [
+        {
+            "smaller by": "8 ×",
+            "fisher": "43.2 dB, +0.77",
+            "squared error": "32.0 dB, -0.50",
+            "same bits for all": "does not fit",
+        },
+        {
+            "smaller by": "12.5 ×",
+            "fisher": "32.0 dB, -0.50",
+            "squared error": "identical, +0.00",
+            "same bits for all": "43.2 dB, +0.77",
+        },
+    ]
+
+
+def test_metrics_hold_the_controls_that_differ_from_fp32():
+    found = tables.metrics(EVALUATIONS, CHOICES, FLOOR, CONTROLS)["controls"]
+    assert found["fisher"]["ratio_8"] == {"psnr": 43.21, "fid_difference": 0.765432}
+    assert list(found["none"]) == ["ratio_8"]
+    assert list(found["uniform"]) == ["ratio_12.5"]
+
+
 def test_noise_changes_pair_the_bins_that_were_measured():
     assert tables.noise_changes(EVALUATIONS, CHOICES) == {
         "uniform": pytest.approx((3e-6, (1e-6 + 1e-6 + 4e-6) / 3)),
@@ -167,13 +204,13 @@ def test_spearman_is_the_rank_correlation_and_nan_for_two_points():
 
 
 def test_metrics_hold_the_floor_and_every_variant_in_order():
-    metrics = tables.metrics(EVALUATIONS, CHOICES, FLOOR)
+    metrics = tables.metrics(EVALUATIONS, CHOICES, FLOOR, CONTROLS)
     assert metrics["floor"] == {"fid": 1.5, "low": 1.25, "high": 1.75, "kid": 0.001}
     assert list(metrics["variants"]) == ["fp32", "uniform", "ratio_25"]
 
 
 def test_metrics_of_identical_images_have_no_psnr():
-    assert "psnr" not in tables.metrics(EVALUATIONS, CHOICES, FLOOR)["variants"]["fp32"]
+    assert "psnr" not in tables.metrics(EVALUATIONS, CHOICES, FLOOR, CONTROLS)["variants"]["fp32"]
 
 
 @pytest.mark.parametrize(
@@ -394,15 +431,16 @@ def test_sample_sheets_do_not_stretch_the_grey_levels(drawn):
 
 def test_page_shows_facts_and_rows_as_they_are():
     rows = tables.summary(EVALUATIONS)
-    seen = Reader(page.render(facts_of(), rows, FIGURES)).cells
+    seen = Reader(page.render(facts_of(), rows, tables.controls(CONTROLS), FIGURES)).cells
     assert dict(zip(seen["dt"], seen["dd"], strict=True)) == facts_of()
-    assert seen["th"] == list(rows[0])
-    assert seen["td"] == [cell for row in rows for cell in row.values()]
+    controls = tables.controls(CONTROLS)
+    assert seen["th"] == [*rows[0], *controls[0]]
+    assert seen["td"] == [cell for row in [*rows, *controls] for cell in row.values()]
     assert seen["figcaption"] == list(page.CAPTIONS.values())
 
 
 def test_page_holds_every_picture_and_refers_to_nothing_outside():
-    text = page.render(facts_of(), tables.summary(EVALUATIONS), FIGURES)
+    text = page.render(facts_of(), tables.summary(EVALUATIONS), tables.controls(CONTROLS), FIGURES)
     reader = Reader(text)
     sources = [value for _, name, value in reader.attributes if name in ("src", "href", "srcset", "data", "action")]
     prefix = "data:image/png;base64,"
@@ -415,20 +453,27 @@ def test_page_holds_every_picture_and_refers_to_nothing_outside():
 def test_page_escapes_what_it_is_given():
     evil = '<script>alert("1")</script> & <img src=x>'
     rows = [{evil: evil}]
-    text = page.render({evil: evil}, rows, FIGURES)
+    text = page.render({evil: evil}, rows, rows, FIGURES)
     reader = Reader(text)
     assert "<script" not in text
-    assert [reader.cells[tag] for tag in ("dt", "dd", "th", "td")] == [[evil]] * 4
+    assert [reader.cells[tag] for tag in ("dt", "dd", "th", "td")] == [[evil], [evil], [evil] * 2, [evil] * 2]
     assert sum(tag == "img" and name == "src" for tag, name, _ in reader.attributes) == len(FIGURES)
 
 
 def test_page_without_one_of_its_pictures_is_refused():
     with pytest.raises(KeyError, match="loss"):
-        page.render(facts_of(), tables.summary(EVALUATIONS), {k: v for k, v in FIGURES.items() if k != "loss"})
+        page.render(
+            facts_of(),
+            tables.summary(EVALUATIONS),
+            tables.controls(CONTROLS),
+            {k: v for k, v in FIGURES.items() if k != "loss"},
+        )
 
 
 def test_page_is_the_same_for_the_same_input():
-    once, again = (page.render(facts_of(), tables.summary(EVALUATIONS), dict(FIGURES)) for _ in range(2))
+    once, again = (
+        page.render(facts_of(), tables.summary(EVALUATIONS), tables.controls(CONTROLS), dict(FIGURES)) for _ in range(2)
+    )
     assert once == again
 
 
