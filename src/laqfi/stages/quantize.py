@@ -37,7 +37,7 @@ def quantize(
     for t in weights:
         choice = chosen.get(t.name, Choice(Format("float32")))
         layouts[t.name] = t.layout(choice.format)
-        second_order = curved.get(t.name) if choice.rounding == "gptq" else None
+        second_order = curved[t.name].to(t.weight.device) if choice.rounding == "gptq" and t.name in curved else None
         try:
             parts, restored = store(t.weight, layouts[t.name], choice.search, t.fisher[choice.weighting], second_order)
         except LaqfiError as error:
@@ -55,7 +55,7 @@ def quantize(
         "options": variant.model_extra,
         "tensors": reasons,
         "predicted_noise_mse": {edge: predicted_change(deltas, of_bin) / pixels for edge, of_bin in maps.items()},
-        "bits_per_weight": bits_over_bound(layouts, tensors, deltas, uniform),
+        "bits_per_weight": bits_over_bound(layouts, {t.name: t.weight for t in weights}, deltas, uniform),
     }
     io.write_json(choices, report)
 

@@ -17,6 +17,7 @@ SHEET = 100  # images in the picture, ten to a row
 def sample(profile: Profile, *, model: Path, out: Path, sheet: Path) -> None:
     """Write uint8 images [seeds, N, C, H, W] and a picture of the first ones."""
     settings, device = profile.sample, default_device()
+    count = settings.images_of(model.stem)
     unet, alphas_cumprod, metadata = load_unet(model, device)
 
     def batch(seed: int, indices: range) -> np.ndarray:
@@ -30,11 +31,11 @@ def sample(profile: Profile, *, model: Path, out: Path, sheet: Path) -> None:
         )
         return diffusion.to_uint8(images).cpu().numpy()
 
-    starts = range(0, settings.images, settings.batch_size)
-    parts = [range(start, min(start + settings.batch_size, settings.images)) for start in starts]
+    starts = range(0, count, settings.batch_size)
+    parts = [range(start, min(start + settings.batch_size, count)) for start in starts]
     images = np.stack([np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds])
     io.write_arrays(out, images=images)
-    io.write_bytes(sheet, pictures.png(pictures.sheet(images[0][:SHEET], min(10, settings.images))))
+    io.write_bytes(sheet, pictures.png(pictures.sheet(images[0][:SHEET], min(10, count))))
 
 
 if __name__ == "__main__":
