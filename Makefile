@@ -1,8 +1,9 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro test lint bench adopt-dvc adopt-snakemake
+.PHONY: help repro commands test lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
+PROFILE ?= quick
 PYTHON ?= python3
 VENV := .venv/.installed
 RUN := source .venv/bin/activate &&
@@ -25,6 +26,9 @@ else
 	$(error ENGINE is '$(ENGINE)', allowed is dvc or snakemake)
 endif
 	@$(RUN) python -c 'import yaml; [print(f"report: reports/{name}/report.html") for name in yaml.safe_load(open("params.yaml"))["active"]]'
+
+commands: $(VENV) ## print the stage commands of PROFILE in order, to run them without DVC or Snakemake
+	@$(RUN) python workflow/commands.py $(PROFILE)
 
 test: $(VENV) ## all tests
 	@$(RUN) python -m pytest

@@ -126,7 +126,12 @@ class Sample(Block):
     clip: bool
     seeds: Annotated[list[Seed], Field(min_length=1)]
     images: Annotated[int, Field(ge=2)]
+    more_images: dict[Name, Count] = {}
     batch_size: Count
+
+    def images_of(self, variant: str) -> int:
+        """Images per seed."""
+        return self.more_images.get(variant, self.images)
 
     @model_validator(mode="after")
     def values_make_sense(self):
@@ -134,6 +139,12 @@ class Sample(Block):
             raise ValueError(f"seeds must differ from each other, found {self.seeds}")
         if self.sampler == "ddpm" and self.eta != 0:
             raise ValueError("eta belongs to the sampler ddim; ddpm is always ancestral")
+        largest = self.images_of("fp32")
+        for name, count in self.more_images.items():
+            if not self.images <= count <= largest:
+                raise ValueError(
+                    f"more_images.{name} is {count}, allowed is images = {self.images} to those of fp32 = {largest}"
+                )
         return self
 
 
@@ -220,6 +231,10 @@ class Params(Block):
                 raise ValueError(f"active names {name!r}, allowed is one of {sorted(self.profiles)}")
         if "fp32" not in self.variants or self.variants["fp32"].policy != "fp32":
             raise ValueError("variants must hold fp32 with policy fp32: everything is compared with it")
+        for profile in self.profiles.values():
+            for name in profile.sample.more_images:
+                if name not in self.variants:
+                    raise ValueError(f"sample.more_images names {name!r}, allowed is one of {sorted(self.variants)}")
         return self
 
 

@@ -55,6 +55,7 @@ class Interval(Record):
 
 class Evaluation(Record):
     bytes: Count
+    images: Count
     parameters: dict[str, Count]
     reduction: Annotated[float, Field(lt=1)]
     size_band: str

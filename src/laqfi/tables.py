@@ -91,9 +91,11 @@ def spearman(points: dict[str, tuple[float, float]]) -> float:
 
 def summary(evaluations: dict[str, dict]) -> list[dict[str, str]]:
     """One row of readable text per variant, in the order of params.yaml."""
+    counts = {e["images"] for e in evaluations.values()}
     return [
         {
             "variant": name,
+            **({"images": f"{e['images']:,}"} if len(counts) > 1 else {}),
             "size": f"{e['bytes'] / 2**20:.3f} MiB",
             "smaller by": f"{100 * e['reduction']:.1f} % ({1 / (1 - e['reduction']):.1f} ×)",
             "size band": e["size_band"],
@@ -165,12 +167,14 @@ def facts(profile: "Profile", info: dict, floor: dict, base: dict) -> dict[str, 
     sample, seeds = profile.sample, len(profile.sample.seeds)
     accuracy = "" if info["accuracy"] is None else f", {100 * info['accuracy']:.2f} % right on held-out images"
     eta = f", eta {sample.eta:g}" if sample.sampler == "ddim" else ""
+    more = "".join(f", {name}: {count:,}" for name, count in sample.more_images.items())
+    more = f" ({more[2:]})" if more else ""
     return {
         "Data": f"{info['dataset']}: {info['images']['train']:,} training and"
         f" {info['images']['test']:,} held-out images",
         "Model": f"U-Net of {sum(base['parameters'].values()):,} parameters, {base['bytes'] / 2**20:.2f} MiB in FP32",
-        "Sampling": f"{sample.sampler.upper()}, {sample.steps} steps{eta}; {seeds} seeds of {sample.images:,} images,"
-        " the same noise for every variant",
+        "Sampling": f"{sample.sampler.upper()}, {sample.steps} steps{eta}; {seeds} seeds of {sample.images:,} images"
+        f"{more}, the same noise for every variant",
         "Features": f"{info['network']}{accuracy}; SHA-256 {info['sha256'][:16]}…",
         "Real-vs-real floor": f"FID {floor['fid']:.2f} [{floor['low']:.2f}, {floor['high']:.2f}],"
         f" KID {floor['kid']:.3f} ({floor['images']:,} held-out images)",

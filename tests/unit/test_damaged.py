@@ -67,6 +67,7 @@ RECORDS = {
     },
     "evaluate": {
         "bytes": 1000,
+        "images": 40,
         "parameters": {"int4": 2000},
         "reduction": 0.5,
         "size_band": "large",

@@ -30,7 +30,7 @@ def bits_over_bound(
     variances, counts = [], []
     for name, layout in integers.items():
         weight, importance = layout.matrix(weights[name]), layout.matrix(fisher[name])
-        variances.append((weight.square().mean(1) * importance.mean(1)).double().numpy())
+        variances.append((weight.square().mean(1) * importance.mean(1)).double().cpu().numpy())
         counts.append(np.full(layout.rows, layout.columns))
     spent = 8 * sum(layout.bytes() for layout in integers.values())
     distortion = predicted_change({name: deltas[name] for name in integers}, fisher)

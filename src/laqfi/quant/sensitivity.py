@@ -8,6 +8,7 @@ from torch import Tensor
 
 from laqfi import io, records
 from laqfi.config import Profile
+from laqfi.device import default_device
 from laqfi.errors import LaqfiError
 from laqfi.fisher import WEIGHTINGS, bin_weights
 from laqfi.quant.model import described, is_quantizable, layouts_of, output_axes
@@ -33,7 +34,7 @@ def weight_tensors(
             name,
             layer_of(name) if name in scores else None,
             scores.get(name, 0.0),
-            tensor,
+            tensor.to(default_device()),
             axes[name],
             {kind: sum(w * maps[str(edge)][name] for edge, w in of.items()) for kind, of in bins.items()},
         )
@@ -64,7 +65,8 @@ def fisher_by_bin(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[s
     io.check_tensors(path, found, {key: (torch.float32, tuple(t.shape)) for key, t in wanted.items()})
     if negative := [key for key, fisher in found.items() if (fisher < 0).any()]:
         raise LaqfiError(f"{path}: {negative[0]} holds values below 0")
-    return {str(edge): {name: maps[f"gauss_newton/{edge}/{name}"] for name in tensors} for edge in bins}
+    device = default_device()
+    return {str(edge): {name: maps[f"gauss_newton/{edge}/{name}"].to(device) for name in tensors} for edge in bins}
 
 
 def read_curvature(path: Path, weights: Iterable[WeightTensor]) -> dict[str, Tensor]:

@@ -31,7 +31,9 @@ class Storage:
     def store(self, t: WeightTensor, choice: Choice) -> Stored:
         """Raises LaqfiError, with the tensor's name, for weights that cannot be stored so."""
         layout = t.layout(choice.format)
-        second_order = self.curvature.get(t.name) if choice.rounding == "gptq" else None
+        second_order = None
+        if choice.rounding == "gptq" and t.name in self.curvature:
+            second_order = self.curvature[t.name].to(t.weight.device)
         try:
             parts, restored = quantize(t.weight, layout, choice.search, t.fisher[choice.weighting], second_order)
         except LaqfiError as error:

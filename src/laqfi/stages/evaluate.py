@@ -25,10 +25,11 @@ def evaluate(
 ) -> None:
     """Write size, FID with its interval and its paired difference, KID, PSNR and noise error as JSON."""
     images, base_images = (io.read_array(path, "images") for path in (samples, base_samples))
-    wanted = (len(profile.sample.seeds), profile.sample.images, *base_images.shape[2:])
-    for path, found in ((base_samples, base_images), (samples, images)):
+    for variant, path, found in ((base_model, base_samples, base_images), (model, samples, images)):
+        wanted = (len(profile.sample.seeds), profile.sample.images_of(variant.stem), *base_images.shape[2:])
         if found.shape != wanted:
             raise LaqfiError(f"{path}: images is {found.shape}, allowed is {wanted}")
+    base_images = base_images[:, : images.shape[1]]
     held_out = io.read_array(dataset, "test_images")[: profile.evaluate.noise_images]
     (unet, alphas_cumprod, _), (base, _, _) = (load_unet(path, default_device()) for path in (model, base_model))
     noise_mse = noise_error(

@@ -42,7 +42,7 @@ def quantize(
         "options": variant.model_extra,
         "tensors": {t.name: reason(chosen[t.name], t, stored[t.name]) for t in weights if t.name in chosen},
         "predicted_noise_mse": {edge: predicted_change(deltas, of_bin) / pixels for edge, of_bin in maps.items()},
-        "bits_per_weight": bits_over_bound(layouts, tensors, deltas, uniform),
+        "bits_per_weight": bits_over_bound(layouts, {t.name: t.weight for t in weights}, deltas, uniform),
     }
     io.write_json(choices, report)
 

@@ -22,7 +22,7 @@ def reference(profile: Profile, *, dataset: Path, network: Path, out: Path, floo
     kid_features = real[order[:KID_IMAGES]].astype(np.float32)
     io.write_arrays(out, mean=mean, covariance=covariance, kid_features=kid_features)
 
-    count = min(len(arrays["test_images"]), profile.sample.images)
+    count = min(len(arrays["test_images"]), profile.sample.images_of("fp32"))
     chosen = generator("floor").permutation(len(arrays["test_images"]))[:count]
     held_out = extract(arrays["test_images"][chosen])
     run = metrics.jackknife_fid(held_out, metrics.Reference.of(mean, covariance), profile.evaluate.groups)

@@ -1,0 +1,28 @@
+"""Print the stage commands of one profile, in order: what a machine with only Python and torch needs to run it."""
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from stages import Stage, fill, load
+
+
+def commands(stages: dict[str, Stage], variants: list[str], profile: str) -> list[str]:
+    """One shell command per stage, or per stage and variant, in dvc.yaml's order."""
+    choices = {"profile": [profile], "variant": variants}
+    return [command for stage in stages.values() for command in fill(stage.cmd, choices)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("profile")
+    profile = parser.parse_args().profile
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    if profile not in params["profiles"]:
+        parser.error(f"found no profile {profile!r} in params.yaml, allowed is one of {sorted(params['profiles'])}")
+    print("\n".join(commands(load(), list(params["variants"]), profile)))
+
+
+if __name__ == "__main__":
+    main()
