@@ -1,20 +1,25 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands test lint bench adopt-dvc adopt-snakemake
+.PHONY: help repro commands test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
 PYTHON ?= python3
 VENV := .venv/.installed
+SLURM := .venv/.slurm
 RUN := source .venv/bin/activate &&
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "laqfi needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+$(SLURM): $(VENV)
+	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[slurm]'
 	@touch $@
 
 repro: $(VENV) ## run the active profiles: ENGINE=dvc (default) or ENGINE=snakemake
@@ -32,6 +37,15 @@ commands: $(VENV) ## print the stage commands of PROFILE in order, to run them w
 
 test: $(VENV) ## all tests
 	@$(RUN) python -m pytest
+
+slurm-test: $(SLURM) ## tests on a private SLURM cluster, which is started and stopped (Debian: slurm-wlm and munge)
+	@$(RUN) python -m pytest tests/slurm
+
+slurm-resume: $(SLURM) ## go on with a run on SLURM whose head process was killed: end the jobs it left, then run
+	@until jobs=$$(set -o pipefail; squeue --me --noheader --format='%i|%Z' | \
+	    awk -F '|' '$$2 == "$(CURDIR)" {print $$1}') && [ -z "$$jobs" ]; do scancel $$jobs; sleep 2; done
+	@$(RUN) snakemake --unlock
+	@$(RUN) snakemake --workflow-profile workflow/profiles/slurm
 
 lint: $(VENV) ## style and workflow checks, nothing is changed
 	@$(RUN) ruff check && ruff format --check && snakefmt --check workflow && snakemake --lint

@@ -11,6 +11,8 @@ from laqfi.diffusion import linear_alphas_cumprod
 from laqfi.unet import UNet, UNetConfig
 from tiny import ROOT, tiny_params
 
+collect_ignore = ["slurm"]  # needs a cluster: `make slurm-test` names it
+
 
 @pytest.fixture
 def params() -> Params:

@@ -1,79 +1,13 @@
-"""Temporary clones of this repository with a tiny params.yaml, run by the real engines."""
-
-import hashlib
-import os
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+"""Clones that an engine has run."""
 
 import pytest
-import yaml
 
-from tiny import ROOT, tiny_params
+from clone import Clone
 
 ONCE = {
     f"{name}@tiny"
     for name in ("dataset", "features", "reference", "train", "fisher", "curvature", "controls", "report")
 }
-
-
-class Clone:
-    """A repository of its own with the working tree's tracked files."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        listed = self.git("ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT).stdout
-        for name in listed.split("\0"):
-            if name and not name.startswith("reports/") and name != "dvc.lock" and (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, folder / name)
-        self.write_params(tiny_params())
-        self.git("init", "-q", "-b", "main")
-        self.commit("start")
-
-    def call(self, *command, cwd=None, check=True):
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = os.environ | {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
-        result = subprocess.run(
-            command, cwd=cwd or self.folder, env=environment, capture_output=True, text=True, check=False
-        )
-        assert not check or result.returncode == 0, result.stdout + result.stderr
-        return result
-
-    def git(self, *arguments, cwd=None):
-        who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-        return self.call("git", *who, *arguments, cwd=cwd)
-
-    def commit(self, message):
-        self.git("add", "-A")
-        self.git("commit", "-q", "--allow-empty", "-m", message)
-
-    def write_params(self, params):
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-
-    def repro(self) -> set[str]:
-        """Run DVC; the stages it ran, not those it took from its cache."""
-        return set(re.findall(r"Running stage '(.+?)'", self.call("dvc", "repro").stdout))
-
-    def planned(self) -> set[str]:
-        """What Snakemake would run, named as DVC names it."""
-        text = self.call("snakemake", "--dry-run").stdout
-        jobs = re.findall(r"^(?:local)?rule (\w+):$(.*?)(?=^\[|^Job stats|\Z)", text, flags=re.M | re.S)
-        found = {(rule, *re.findall(r"(?:profile|variant)=(\w+)", body)) for rule, body in jobs if rule != "all"}
-        return {f"{rule}@{'-'.join(wildcards)}" for rule, *wildcards in found}
-
-    def outputs(self) -> dict[str, str]:
-        """SHA-256 of every output that dvc.yaml declares."""
-        folders = [self.folder / "data/tiny", self.folder / "reports/tiny"]
-        files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
-        left_out = {"logs", "benchmarks", "resume"}
-        return {
-            str(file.relative_to(self.folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in files
-            if not left_out & set(file.parts) and file.name not in {".gitignore", ".snakemake_timestamp"}
-        }
 
 
 @pytest.fixture
