@@ -24,7 +24,15 @@ TINY = {
     "fisher": {"timesteps": [1, 50, 100], "bins": [1, 100], "images": 4, "chunk": 2, "seed": 0},
     "curvature": {"timesteps": [1, 100], "images": 8, "chunk": 4, "seed": 0},
     "quantize": {"fisher": "empirical", "timestep": 1},
-    "sample": {"sampler": "ddim", "steps": 3, "clip": True, "seeds": [0, 1], "images": 100, "batch_size": 60},
+    "sample": {
+        "sampler": "ddim",
+        "steps": 3,
+        "clip": True,
+        "seeds": [0, 1],
+        "images": 100,
+        "batch_size": 60,
+        "headline": {"ancestral": {"sampler": "ddpm", "steps": 4, "images": 20, "variants": ["fp32", "budget"]}},
+    },
     "evaluate": {"groups": 4, "noise_images": 8, "noise_timesteps": [1, 100], "seed": 0},
     "controls": {"budgets": [{"ratio": 5.0}], "images": 10},
 }

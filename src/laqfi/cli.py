@@ -10,6 +10,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from laqfi import config
+from laqfi.device import allow_tf32
 from laqfi.errors import LaqfiError
 
 
@@ -39,7 +40,7 @@ def run(stage: Callable[..., None]) -> None:
         if "variants" in signature:
             given["variants"] = params.variants
         limit_threads(profile.threads)
-        exact_float32()
+        allow_tf32(False)
         stage(profile, **given)
     except LaqfiError as error:
         sys.exit(f"error: {error}")
@@ -49,11 +50,6 @@ def choose(blocks: dict, name: str, where: str):
     if name not in blocks:
         raise LaqfiError(f"{where}: found no {name!r}, allowed is one of {sorted(blocks)}")
     return blocks[name]
-
-
-def exact_float32() -> None:
-    """No TF32 on a GPU, which PyTorch allows for convolutions: its 10 bits are those of a float16 weight."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def limit_threads(threads: int) -> None:

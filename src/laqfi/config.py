@@ -119,32 +119,51 @@ class Quantize(Block):
     timestep: Count
 
 
-class Sample(Block):
+class Draw(Block):
+    """How images are drawn, and how many per seed. `precision` is that of products on a GPU."""
+
     sampler: Literal["ddpm", "ddim"]
     steps: Count
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    clip: bool
-    seeds: Annotated[list[Seed], Field(min_length=1)]
     images: Annotated[int, Field(ge=2)]
-    more_images: dict[Name, Count] = {}
-    batch_size: Count
-
-    def images_of(self, variant: str) -> int:
-        """Images per seed."""
-        return self.more_images.get(variant, self.images)
+    precision: Literal["float32", "tf32"] = "float32"
 
     @model_validator(mode="after")
-    def values_make_sense(self):
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must differ from each other, found {self.seeds}")
+    def eta_is_of_ddim(self):
         if self.sampler == "ddpm" and self.eta != 0:
             raise ValueError("eta belongs to the sampler ddim; ddpm is always ancestral")
-        largest = self.images_of("fp32")
-        for name, count in self.more_images.items():
-            if not self.images <= count <= largest:
-                raise ValueError(
-                    f"more_images.{name} is {count}, allowed is images = {self.images} to those of fp32 = {largest}"
-                )
+        return self
+
+
+class Headline(Draw):
+    """What some variants draw again, with more images or another sampler."""
+
+    variants: list[Name]
+
+    @model_validator(mode="after")
+    def fp32_is_among_them(self):
+        if "fp32" not in self.variants:
+            raise ValueError(f"variants is {self.variants}, allowed is a list with fp32, which all is compared with")
+        return self
+
+
+class Sample(Draw):
+    clip: bool
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    batch_size: Count
+    headline: dict[Name, Headline] = {}
+
+    def headlines_of(self, variant: str) -> dict[str, "Sample"]:
+        """The settings of every headline that names the variant."""
+        drawn = {name: again for name, again in self.headline.items() if variant in again.variants}
+        return {name: self.model_copy(update=again.model_dump(exclude={"variants"})) for name, again in drawn.items()}
+
+    @model_validator(mode="after")
+    def names_differ(self):
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ from each other, found {self.seeds}")
+        if "images" in self.headline:
+            raise ValueError("headline names 'images', allowed is any other name")
         return self
 
 
@@ -191,6 +210,7 @@ class Profile(Block):
             "curvature.timesteps": max(self.curvature.timesteps),
             "evaluate.noise_timesteps": max(self.evaluate.noise_timesteps),
             "sample.steps": self.sample.steps,
+            **{f"sample.headline.{name}.steps": again.steps for name, again in self.sample.headline.items()},
         }
         for key, value in limits.items():
             if value > last:
@@ -202,7 +222,7 @@ class Profile(Block):
                 f"quantize.timestep is {self.quantize.timestep}, allowed is one of fisher.timesteps"
                 f" {self.fisher.timesteps}"
             )
-        if self.sample.images < 2 * self.evaluate.groups:
+        if min(drawn.images for drawn in (self.sample, *self.sample.headline.values())) < 2 * self.evaluate.groups:
             raise ValueError(f"sample.images must be at least 2 x evaluate.groups = {2 * self.evaluate.groups}")
         if not 2 * self.evaluate.groups <= self.controls.images <= self.sample.images:
             raise ValueError(
@@ -232,9 +252,9 @@ class Params(Block):
         if "fp32" not in self.variants or self.variants["fp32"].policy != "fp32":
             raise ValueError("variants must hold fp32 with policy fp32: everything is compared with it")
         for profile in self.profiles.values():
-            for name in profile.sample.more_images:
+            for name in {name for again in profile.sample.headline.values() for name in again.variants}:
                 if name not in self.variants:
-                    raise ValueError(f"sample.more_images names {name!r}, allowed is one of {sorted(self.variants)}")
+                    raise ValueError(f"sample.headline names {name!r}, allowed is one of {sorted(self.variants)}")
         return self
 
 

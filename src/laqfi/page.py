@@ -25,14 +25,18 @@ CAPTIONS = {
 
 
 def render(
-    facts: dict[str, str], rows: list[dict[str, str]], controls: list[dict[str, str]], figures: dict[str, bytes]
+    facts: dict[str, str],
+    rows: list[dict[str, str]],
+    controls: list[dict[str, str]],
+    figures: dict[str, bytes],
+    headline: list[dict[str, str]] = (),
 ) -> str:
-    """Facts, results, controls and figures (PNG bytes by name) as one page that needs nothing else."""
+    """Facts, results, controls, figures (PNG bytes by name), and what was drawn again, as one page by itself."""
     environment = Environment(loader=PackageLoader("laqfi", ""), autoescape=True, undefined=StrictUndefined)
     pictures = [
         {"name": name, "caption": caption, "data": b64encode(figures[name]).decode()}
         for name, caption in CAPTIONS.items()
     ]
     return environment.get_template("report.html.j2").render(
-        facts=facts, rows=rows, controls=controls, pictures=pictures
+        facts=facts, rows=rows, headline=headline, controls=controls, pictures=pictures
     )

@@ -53,18 +53,22 @@ class Interval(Record):
     high: float
 
 
-class Evaluation(Record):
-    bytes: Count
+class Quality(Record):
     images: Count
-    parameters: dict[str, Count]
-    reduction: Annotated[float, Field(lt=1)]
-    size_band: str
     fid: Interval
     fid_difference: Interval
     fid_band: str
     kid: float
     verdict: str
     psnr: float | None
+
+
+class Evaluation(Quality):
+    bytes: Count
+    parameters: dict[str, Count]
+    reduction: Annotated[float, Field(lt=1)]
+    size_band: str
+    headline: dict[str, Quality] = {}
     noise_mse: Annotated[dict[Timestep, NotNegative], Field(min_length=1)]
 
 
@@ -106,12 +110,16 @@ class Controls(Record):
     rows: Annotated[list[Control], Field(min_length=1)]
 
 
-class Floor(Record):
+class RealFloor(Record):
     fid: float
     low: float
     high: float
     kid: float
     images: Count
+
+
+class Floor(RealFloor):
+    headline: dict[str, RealFloor] = {}
 
 
 class Images(Record):

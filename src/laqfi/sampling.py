@@ -6,7 +6,7 @@ from torch import Tensor
 
 from laqfi import diffusion
 from laqfi.config import Sample
-from laqfi.device import default_device
+from laqfi.device import allow_tf32, default_device
 from laqfi.rng import NoiseStreams
 from laqfi.unet import UNet
 
@@ -16,7 +16,6 @@ def draw_images(
     alphas_cumprod: Tensor,
     shape: tuple[int, int, int],
     settings: Sample,
-    images: int,
     progress: bool = True,
 ) -> np.ndarray:
     """uint8 [seeds, images, C, H, W]; image i of a seed is the same however many are drawn."""
@@ -32,6 +31,9 @@ def draw_images(
         )
         return diffusion.to_uint8(drawn).cpu().numpy()
 
-    starts = range(0, images, settings.batch_size)
-    parts = [range(start, min(start + settings.batch_size, images)) for start in starts]
-    return np.stack([np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds])
+    starts = range(0, settings.images, settings.batch_size)
+    parts = [range(start, min(start + settings.batch_size, settings.images)) for start in starts]
+    allow_tf32(settings.precision == "tf32")
+    drawn = [np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds]
+    allow_tf32(False)
+    return np.stack(drawn)

@@ -10,7 +10,7 @@ from scipy import stats
 from laqfi.errors import LaqfiError
 
 if TYPE_CHECKING:
-    from laqfi.config import Profile
+    from laqfi.config import Draw, Profile
 
 DIGITS = 6  # significant digits of the metrics file: more is not reproducible between machines anyway
 
@@ -25,11 +25,20 @@ def rounded(value: float) -> float:
 def metrics(evaluations: dict[str, dict], choices: dict[str, dict], floor: dict, controls: dict) -> dict:
     """What `dvc metrics diff` compares: one block of numbers per variant, and the real-vs-real floor."""
     correlation = spearman(noise_changes(evaluations, choices))
+    again = {name: {v: quality_metrics(found) for v, found in rows.items()} for name, rows in headlines(evaluations)}
     return {
         "floor": {key: rounded(floor[key]) for key in ("fid", "low", "high", "kid")},
         "controls": control_metrics(controls),
         "variants": {name: variant_metrics(e) | bound_metrics(choices[name]) for name, e in evaluations.items()},
-    } | ({} if math.isnan(correlation) else {"predicted_against_measured": {"spearman": rounded(correlation)}})
+        **({"headline": again} if again else {}),
+        **({} if math.isnan(correlation) else {"predicted_against_measured": {"spearman": rounded(correlation)}}),
+    }
+
+
+def headlines(evaluations: dict[str, dict]) -> list[tuple[str, dict[str, dict]]]:
+    """By the name of a headline, the quality of each variant it draws again."""
+    names = evaluations["fp32"].get("headline", {})
+    return [(n, {v: e["headline"][n] for v, e in evaluations.items() if n in e.get("headline", {})}) for n in names]
 
 
 def bound_metrics(choice: dict) -> dict:
@@ -41,21 +50,25 @@ def bound_metrics(choice: dict) -> dict:
 
 
 def variant_metrics(evaluation: dict) -> dict:
-    numbers = {
+    return {
         "bytes": evaluation["bytes"],
         "reduction_percent": rounded(100 * evaluation["reduction"]),
-        "fid": rounded(evaluation["fid"]["mean"]),
-        "fid_low": rounded(evaluation["fid"]["low"]),
-        "fid_high": rounded(evaluation["fid"]["high"]),
-        "fid_difference": rounded(evaluation["fid_difference"]["mean"]),
-        "fid_difference_low": rounded(evaluation["fid_difference"]["low"]),
-        "fid_difference_high": rounded(evaluation["fid_difference"]["high"]),
-        "kid": rounded(evaluation["kid"]),
         "noise_mse": rounded(mean_noise_mse(evaluation)),
+        **quality_metrics(evaluation),
     }
-    if evaluation["psnr"] is not None:
-        numbers["psnr"] = rounded(evaluation["psnr"])
-    return numbers
+
+
+def quality_metrics(quality: dict) -> dict:
+    numbers = {
+        "fid": rounded(quality["fid"]["mean"]),
+        "fid_low": rounded(quality["fid"]["low"]),
+        "fid_high": rounded(quality["fid"]["high"]),
+        "fid_difference": rounded(quality["fid_difference"]["mean"]),
+        "fid_difference_low": rounded(quality["fid_difference"]["low"]),
+        "fid_difference_high": rounded(quality["fid_difference"]["high"]),
+        "kid": rounded(quality["kid"]),
+    }
+    return numbers | ({} if quality["psnr"] is None else {"psnr": rounded(quality["psnr"])})
 
 
 def mean_noise_mse(evaluation: dict) -> float:
@@ -91,15 +104,13 @@ def spearman(points: dict[str, tuple[float, float]]) -> float:
 
 def summary(evaluations: dict[str, dict]) -> list[dict[str, str]]:
     """One row of readable text per variant, in the order of params.yaml."""
-    counts = {e["images"] for e in evaluations.values()}
     return [
         {
             "variant": name,
-            **({"images": f"{e['images']:,}"} if len(counts) > 1 else {}),
             "size": f"{e['bytes'] / 2**20:.3f} MiB",
-            "smaller by": f"{100 * e['reduction']:.1f} % ({1 / (1 - e['reduction']):.1f} ×)",
+            "smaller by": smaller_by(e),
             "size band": e["size_band"],
-            "FID [95 % CI]": f"{e['fid']['mean']:.2f} [{e['fid']['low']:.2f}, {e['fid']['high']:.2f}]",
+            "FID [95 % CI]": fid(e),
             "FID − FP32 [95 % CI]": difference(e["fid_difference"]),
             "verdict": e["verdict"],
             "FID band": e["fid_band"],
@@ -109,6 +120,35 @@ def summary(evaluations: dict[str, dict]) -> list[dict[str, str]]:
         }
         for name, e in evaluations.items()
     ]
+
+
+def headline(evaluations: dict[str, dict], floor: dict) -> list[dict[str, str]]:
+    """One row for every variant of every headline; none where nothing is drawn again."""
+    return [
+        {
+            "drawn": name,
+            "variant": variant,
+            "smaller by": smaller_by(evaluations[variant]),
+            "images per seed": f"{found['images']:,}",
+            "real-vs-real FID": f"{floor['headline'][name]['fid']:.2f}",
+            "FID [95 % CI]": fid(found),
+            "FID − FP32 [95 % CI]": difference(found["fid_difference"]),
+            "verdict": found["verdict"],
+            "FID band": found["fid_band"],
+            "KID": f"{found['kid']:.3f}",
+            "PSNR": psnr(found),
+        }
+        for name, rows in headlines(evaluations)
+        for variant, found in rows.items()
+    ]
+
+
+def smaller_by(evaluation: dict) -> str:
+    return f"{100 * evaluation['reduction']:.1f} % ({1 / (1 - evaluation['reduction']):.1f} ×)"
+
+
+def fid(quality: dict) -> str:
+    return f"{quality['fid']['mean']:.2f} [{quality['fid']['low']:.2f}, {quality['fid']['high']:.2f}]"
 
 
 def controls(table: dict) -> list[dict[str, str]]:
@@ -132,8 +172,8 @@ def control_metrics(table: dict) -> dict:
     return numbers
 
 
-def psnr(evaluation: dict) -> str:
-    return "identical" if evaluation["psnr"] is None else f"{evaluation['psnr']:.1f} dB"
+def psnr(quality: dict) -> str:
+    return "identical" if quality["psnr"] is None else f"{quality['psnr']:.1f} dB"
 
 
 def difference(interval: dict) -> str:
@@ -156,28 +196,41 @@ def as_markdown(rows: list[dict[str, str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def summary_markdown(rows: list[dict[str, str]], control_rows: list[dict[str, str]]) -> str:
-    """The results, and below them the controls."""
-    title = "\nThe same bytes, given out by other ideas of importance (PSNR, FID − FP32):\n\n"
-    return as_markdown(rows) + title + as_markdown(control_rows)
+def summary_markdown(
+    rows: list[dict[str, str]], headline_rows: list[dict[str, str]], control_rows: list[dict[str, str]]
+) -> str:
+    """The results, what was drawn again, and the controls."""
+    tables = {
+        "": rows,
+        "\nDrawn again, with more images or another sampler:\n\n": headline_rows,
+        "\nThe same bytes, given out by other ideas of importance (PSNR, FID − FP32):\n\n": control_rows,
+    }
+    return "".join(title + as_markdown(table) for title, table in tables.items() if table)
 
 
 def facts(profile: "Profile", info: dict, floor: dict, base: dict) -> dict[str, str]:
     """What a reader must know to judge the table."""
-    sample, seeds = profile.sample, len(profile.sample.seeds)
+    sample = profile.sample
     accuracy = "" if info["accuracy"] is None else f", {100 * info['accuracy']:.2f} % right on held-out images"
-    eta = f", eta {sample.eta:g}" if sample.sampler == "ddim" else ""
-    more = "".join(f", {name}: {count:,}" for name, count in sample.more_images.items())
-    more = f" ({more[2:]})" if more else ""
     return {
         "Data": f"{info['dataset']}: {info['images']['train']:,} training and"
         f" {info['images']['test']:,} held-out images",
         "Model": f"U-Net of {sum(base['parameters'].values()):,} parameters, {base['bytes'] / 2**20:.2f} MiB in FP32",
-        "Sampling": f"{sample.sampler.upper()}, {sample.steps} steps{eta}; {seeds} seeds of {sample.images:,} images"
-        f"{more}, the same noise for every variant",
+        "Sampling": f"{drawn_by(sample)}; {len(sample.seeds)} seeds of {sample.images:,} images,"
+        " the same noise for every variant",
+        **{
+            f"Drawn again as {name}": f"{drawn_by(again)}; {again.images:,} images per seed"
+            for name, again in sample.headline.items()
+        },
         "Features": f"{info['network']}{accuracy}; SHA-256 {info['sha256'][:16]}…",
         "Real-vs-real floor": f"FID {floor['fid']:.2f} [{floor['low']:.2f}, {floor['high']:.2f}],"
         f" KID {floor['kid']:.3f} ({floor['images']:,} held-out images)",
         "FP32": f"FID {base['fid']['mean']:.2f} [{base['fid']['low']:.2f}, {base['fid']['high']:.2f}],"
         f" mean over the seeds",
     }
+
+
+def drawn_by(draw: "Draw") -> str:
+    eta = f", eta {draw.eta:g}" if draw.sampler == "ddim" else ""
+    tf32 = ", products in TF32" if draw.precision == "tf32" else ""
+    return f"{draw.sampler.upper()}, {draw.steps} steps{eta}{tf32}"

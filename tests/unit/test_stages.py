@@ -226,9 +226,9 @@ def test_fisher_of_another_model_is_refused(done, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a[:1], r"images is \(1, 100, 1, 8, 8\), allowed is \(2, 100, 1, 8, 8\)"),
-        (lambda a: a[:, :50], r"images is \(2, 50, 1, 8, 8\), allowed is"),
-        (lambda a: np.repeat(np.repeat(a, 2, 3), 2, 4), r"images is \(2, 100, 1, 16, 16\), allowed is"),
+        (lambda a: a[:1], r"images is uint8 \(1, 100, 1, 8, 8\), allowed is uint8 \(2, 100, 1, 8, 8\)"),
+        (lambda a: a[:, :50], r"images is uint8 \(2, 50, 1, 8, 8\), allowed is"),
+        (lambda a: np.repeat(np.repeat(a, 2, 3), 2, 4), r"images is uint8 \(2, 100, 1, 16, 16\), allowed is"),
         (lambda a: a[0], "images is uint8"),
         (lambda a: a.astype(float), "images is float64"),
     ],

@@ -40,6 +40,7 @@ def controls(
     storage = Storage(weights, read_curvature(curvature, weights))
     base_images = io.read_array(base_samples, "images")[:, : profile.controls.images]
     judge = Judge(network, reference, profile.evaluate.groups)
+    settings = profile.sample.model_copy(update={"images": profile.controls.images})
 
     def measure(one: Budget, importance: Importance) -> dict | None:
         chosen = choose(weights, one, importance)
@@ -47,9 +48,7 @@ def controls(
             return None
         stored = storage.store_all(chosen)
         unet, alphas_cumprod, _ = unet_of(*as_file(stored, metadata), out, default_device())
-        images = draw_images(
-            unet, alphas_cumprod, tuple(metadata["image"]), profile.sample, profile.controls.images, progress=False
-        )
+        images = draw_images(unet, alphas_cumprod, tuple(metadata["image"]), settings, progress=False)
         return {"bytes": stored_size(stored)} | judge.against_base(images, base_images)
 
     points = [(one, importance) for one in profile.controls.budgets for importance in get_args(Importance)]

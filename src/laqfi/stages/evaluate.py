@@ -24,20 +24,24 @@ def evaluate(
     out: Path,
 ) -> None:
     """Write size, FID with its interval and its paired difference, KID, PSNR and noise error as JSON."""
-    images, base_images = (io.read_array(path, "images") for path in (samples, base_samples))
-    for variant, path, found in ((base_model, base_samples, base_images), (model, samples, images)):
-        wanted = (len(profile.sample.seeds), profile.sample.images_of(variant.stem), *base_images.shape[2:])
-        if found.shape != wanted:
-            raise LaqfiError(f"{path}: images is {found.shape}, allowed is {wanted}")
-    base_images = base_images[:, : images.shape[1]]
     held_out = io.read_array(dataset, "test_images")[: profile.evaluate.noise_images]
+    draws = {"images": profile.sample, **profile.sample.headlines_of(model.stem)}
+    drawn, base_drawn = (io.read_arrays(path, *draws) for path in (samples, base_samples))
+    for path, found in ((base_samples, base_drawn), (samples, drawn)):
+        for name, settings in draws.items():
+            wanted = (len(settings.seeds), settings.images, *base_drawn["images"].shape[2:])
+            if found[name].dtype != "uint8" or found[name].shape != wanted:
+                raise LaqfiError(
+                    f"{path}: {name} is {found[name].dtype} {found[name].shape}, allowed is uint8 {wanted}"
+                )
     (unet, alphas_cumprod, _), (base, _, _) = (load_unet(path, default_device()) for path in (model, base_model))
     noise_mse = noise_error(
         unet, base, from_uint8(held_out), alphas_cumprod, profile.evaluate.noise_timesteps, profile.evaluate.seed
     )
     size, dtypes = stored_bytes(*io.read_tensors(model))
     base_size, _ = stored_bytes(*io.read_tensors(base_model))
-    quality = Judge(network, reference, profile.evaluate.groups).against_base(images, base_images)
+    judge = Judge(network, reference, profile.evaluate.groups)
+    quality = {name: judge.against_base(drawn[name], base_drawn[name]) for name in draws}
     summary = {
         "bytes": size,
         "file_bytes": model.stat().st_size,
@@ -45,10 +49,12 @@ def evaluate(
         "reduction": 1 - size / base_size,
         "size_band": metrics.size_band(1 - size / base_size),
         "seeds": profile.sample.seeds,
-        "images": images.shape[1],
+        "images": profile.sample.images,
         "noise_mse": {str(timestep): value for timestep, value in noise_mse.items()},
     }
-    io.write_json(out, summary | quality)
+    summary |= quality.pop("images")
+    again = {name: found | {"images": draws[name].images} for name, found in quality.items()}
+    io.write_json(out, summary | ({"headline": again} if again else {}))
 
 
 if __name__ == "__main__":

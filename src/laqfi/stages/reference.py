@@ -13,7 +13,7 @@ KID_IMAGES = 10_000
 
 
 def reference(profile: Profile, *, dataset: Path, network: Path, out: Path, floor: Path) -> None:
-    """Write mean and covariance of the training images, and the FID and KID of held-out real images."""
+    """Write mean and covariance of the training images, and FID and KID of as many held-out images as are drawn."""
     arrays = io.read_arrays(dataset, "train_images", "test_images")
     extract = features.load(network, default_device())
     real = extract(arrays["train_images"])
@@ -22,13 +22,19 @@ def reference(profile: Profile, *, dataset: Path, network: Path, out: Path, floo
     kid_features = real[order[:KID_IMAGES]].astype(np.float32)
     io.write_arrays(out, mean=mean, covariance=covariance, kid_features=kid_features)
 
-    count = min(len(arrays["test_images"]), profile.sample.images_of("fp32"))
-    chosen = generator("floor").permutation(len(arrays["test_images"]))[:count]
-    held_out = extract(arrays["test_images"][chosen])
-    run = metrics.jackknife_fid(held_out, metrics.Reference.of(mean, covariance), profile.evaluate.groups)
-    fid, low, high = metrics.interval([run])
-    kid = metrics.kid(held_out, kid_features.astype(np.float64))
-    io.write_json(floor, {"fid": fid, "low": low, "high": high, "kid": kid, "images": count})
+    target = metrics.Reference.of(mean, covariance)
+    draws = {"images": profile.sample, **profile.sample.headline}
+    most = max(settings.images for settings in draws.values())
+    held_out = extract(arrays["test_images"][generator("floor").permutation(len(arrays["test_images"]))[:most]])
+
+    def floor_of(images: int) -> dict:
+        run = metrics.jackknife_fid(held_out[:images], target, profile.evaluate.groups)
+        fid, low, high = metrics.interval([run])
+        kid = metrics.kid(held_out[:images], kid_features.astype(np.float64))
+        return {"fid": fid, "low": low, "high": high, "kid": kid, "images": len(held_out[:images])}
+
+    floors = {name: floor_of(settings.images) for name, settings in draws.items()}
+    io.write_json(floor, floors.pop("images") | ({"headline": floors} if floors else {}))
 
 
 if __name__ == "__main__":

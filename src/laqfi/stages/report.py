@@ -32,9 +32,13 @@ def report(
     real_floor, fisher = records.read(floor, records.Floor), records.read(table, records.FisherTable)
     compared = records.read(controls, records.Controls)
     io.write_json(metrics, tables.metrics(evaluations, formats, real_floor, compared))
-    rows, control_rows = tables.summary(evaluations), tables.controls(compared)
+    rows, again, control_rows = (
+        tables.summary(evaluations),
+        tables.headline(evaluations, real_floor),
+        tables.controls(compared),
+    )
     io.write_text(summary, tables.as_csv(rows))
-    io.write_text(markdown, tables.summary_markdown(rows, control_rows))
+    io.write_text(markdown, tables.summary_markdown(rows, again, control_rows))
 
     images = {"real": io.read_array(dataset, "train_images")}
     images |= {name: io.read_array(sample / f"{name}.npz", "images")[0] for name in variants}
@@ -56,7 +60,7 @@ def report(
     for name, payload in drawn.items():
         io.write_bytes(figures / f"{name}.png", payload)
     facts = tables.facts(profile, records.read(info, records.Info), real_floor, evaluations["fp32"])
-    io.write_text(page, render(facts, rows, control_rows, drawn))
+    io.write_text(page, render(facts, rows, control_rows, drawn, again))
 
 
 if __name__ == "__main__":

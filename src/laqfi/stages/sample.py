@@ -12,12 +12,14 @@ SHEET = 100  # images in the picture, ten to a row
 
 
 def sample(profile: Profile, *, model: Path, out: Path, sheet: Path) -> None:
-    """Write uint8 images [seeds, N, C, H, W] and a picture of the first ones."""
+    """Write uint8 images [seeds, N, C, H, W], more under the name of each headline, and a picture of the first ones."""
     unet, alphas_cumprod, metadata = load_unet(model, default_device())
-    count = profile.sample.images_of(model.stem)
-    images = draw_images(unet, alphas_cumprod, tuple(metadata["image"]), profile.sample, count)
-    io.write_arrays(out, images=images)
-    io.write_bytes(sheet, pictures.png(pictures.sheet(images[0][:SHEET], min(10, count))))
+    draws = {"images": profile.sample, **profile.sample.headlines_of(model.stem)}
+    drawn = {
+        name: draw_images(unet, alphas_cumprod, tuple(metadata["image"]), settings) for name, settings in draws.items()
+    }
+    io.write_arrays(out, **drawn)
+    io.write_bytes(sheet, pictures.png(pictures.sheet(drawn["images"][0][:SHEET], min(10, profile.sample.images))))
 
 
 if __name__ == "__main__":
