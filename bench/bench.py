@@ -119,7 +119,8 @@ def write_files(folder: Path, scale: Scale) -> None:
             parts, _ = quantize(weight.detach(), layout, "max")
             tensors |= {f"{parameter}{part}": tensor for part, tensor in parts.items()}
             formats |= {} if layout.format.is_float else {parameter: layout.to_json()}
-        metadata = {"unet": scale.unet.to_json(), "diffusion": DIFFUSION, "formats": formats}
+        image = [scale.unet.image_channels, scale.side, scale.side]
+        metadata = {"unet": scale.unet.to_json(), "diffusion": DIFFUSION, "image": image, "formats": formats}
         io.write_tensors(folder / f"{name}.safetensors", tensors, metadata)
 
 

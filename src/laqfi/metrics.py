@@ -93,15 +93,24 @@ def paired_difference(runs: list[Jackknifed], base: list[Jackknifed]) -> list[Ja
     return [Jackknifed(r.value - b.value, r.left_out - b.left_out) for r, b in zip(runs, base, strict=True)]
 
 
-def verdict(low: float, high: float) -> str:
+def as_json(runs: list[Jackknifed]) -> dict[str, list]:
+    """What `from_json` makes the runs of again: any two sets of images from the same noise can be compared later."""
+    return {"per_seed": [run.value for run in runs], "left_out": [run.left_out.tolist() for run in runs]}
+
+
+def from_json(found: dict[str, list]) -> list[Jackknifed]:
+    return [Jackknifed(v, np.array(rest)) for v, rest in zip(found["per_seed"], found["left_out"], strict=True)]
+
+
+def verdict(low: float, high: float, base: str = "FP32") -> str:
     """What the interval of a difference in FID allows to say. Raises ValueError if it is none (NaN)."""
     if not low <= high:
         raise ValueError(f"no interval: [{low}, {high}]")
     if low == high == 0:
-        return "identical to FP32"
+        return f"identical to {base}"
     if low <= 0 <= high:
-        return "not distinguishable from FP32"
-    return "worse than FP32" if low > 0 else "better than FP32"
+        return f"not distinguishable from {base}"
+    return f"worse than {base}" if low > 0 else f"better than {base}"
 
 
 def kid(features: np.ndarray, reference: np.ndarray, block: int = 1000) -> float:

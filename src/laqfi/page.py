@@ -24,19 +24,11 @@ CAPTIONS = {
 }
 
 
-def render(
-    facts: dict[str, str],
-    rows: list[dict[str, str]],
-    controls: list[dict[str, str]],
-    figures: dict[str, bytes],
-    headline: list[dict[str, str]] = (),
-) -> str:
-    """Facts, results, controls, figures (PNG bytes by name), and what was drawn again, as one page by itself."""
+def render(facts: dict[str, str], tables: dict[str, list[dict[str, str]]], figures: dict[str, bytes]) -> str:
+    """Facts, tables by their titles, and figures (PNG bytes by name), as one page by itself."""
     environment = Environment(loader=PackageLoader("laqfi", ""), autoescape=True, undefined=StrictUndefined)
     pictures = [
         {"name": name, "caption": caption, "data": b64encode(figures[name]).decode()}
         for name, caption in CAPTIONS.items()
     ]
-    return environment.get_template("report.html.j2").render(
-        facts=facts, rows=rows, headline=headline, controls=controls, pictures=pictures
-    )
+    return environment.get_template("report.html.j2").render(facts=facts, tables=tables, pictures=pictures)

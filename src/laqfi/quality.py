@@ -41,7 +41,7 @@ class Judge:
         fid, low, high = metrics.interval(runs)
         difference, difference_low, difference_high = metrics.interval(metrics.paired_difference(runs, base))
         return {
-            "fid": {"mean": fid, "low": low, "high": high, "per_seed": [run.value for run in runs]},
+            "fid": {"mean": fid, "low": low, "high": high} | metrics.as_json(runs),
             "fid_difference": {"mean": difference, "low": difference_low, "high": difference_high},
             "fid_band": metrics.fid_band(fid, metrics.interval(base)[0]),
             "kid": float(np.mean([metrics.kid(seed, self.real) for seed in seeds])),

@@ -53,9 +53,22 @@ class Interval(Record):
     high: float
 
 
+class Measured(Interval):
+    """An FID with what paired differences are made of: its value per seed, and those with a group left out."""
+
+    per_seed: Annotated[list[float], Field(min_length=1)]
+    left_out: list[Annotated[list[float], Field(min_length=2)]]
+
+    @model_validator(mode="after")
+    def of_the_same_seeds(self):
+        if len(self.left_out) != len(self.per_seed) or len({len(groups) for groups in self.left_out}) > 1:
+            raise ValueError(f"left_out holds no equal lists for {len(self.per_seed)} seeds")
+        return self
+
+
 class Quality(Record):
     images: Count
-    fid: Interval
+    fid: Measured
     fid_difference: Interval
     fid_band: str
     kid: float
@@ -87,6 +100,7 @@ class Bits(Record):
 
 
 class Choices(Record):
+    policy: str
     tensors: dict[str, Reason]
     predicted_noise_mse: Annotated[dict[Timestep, NotNegative], Field(min_length=1)]
     bits_per_weight: Bits | None
@@ -94,7 +108,7 @@ class Choices(Record):
 
 class Compared(Record):
     bytes: Count
-    fid: Interval
+    fid: Measured
     fid_difference: Interval
     psnr: float | None
 

@@ -176,9 +176,9 @@ def psnr(quality: dict) -> str:
     return "identical" if quality["psnr"] is None else f"{quality['psnr']:.1f} dB"
 
 
-def difference(interval: dict) -> str:
-    mean, low, high = (round(interval[key], 3) + 0.0 for key in ("mean", "low", "high"))  # + 0.0: no minus zero
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+def difference(interval: dict, digits: int = 3) -> str:
+    mean, low, high = (round(interval[key], digits) + 0.0 for key in ("mean", "low", "high"))  # + 0.0: no minus zero
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def as_csv(rows: list[dict[str, str]]) -> str:
@@ -196,16 +196,9 @@ def as_markdown(rows: list[dict[str, str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def summary_markdown(
-    rows: list[dict[str, str]], headline_rows: list[dict[str, str]], control_rows: list[dict[str, str]]
-) -> str:
-    """The results, what was drawn again, and the controls."""
-    tables = {
-        "": rows,
-        "\nDrawn again, with more images or another sampler:\n\n": headline_rows,
-        "\nThe same bytes, given out by other ideas of importance (PSNR, FID − FP32):\n\n": control_rows,
-    }
-    return "".join(title + as_markdown(table) for title, table in tables.items() if table)
+def summary_markdown(tables: dict[str, list[dict[str, str]]]) -> str:
+    """The tables by their titles; one without rows is left out."""
+    return "\n".join(f"{title}:\n\n{as_markdown(rows)}" for title, rows in tables.items() if rows)
 
 
 def facts(profile: "Profile", info: dict, floor: dict, base: dict) -> dict[str, str]:

@@ -128,7 +128,7 @@ class Reader(HTMLParser):
 
     def __init__(self, text: str):
         super().__init__()
-        self.cells: dict[str, list[str]] = {tag: [] for tag in ("dt", "dd", "th", "td", "figcaption")}
+        self.cells: dict[str, list[str]] = {tag: [] for tag in ("h2", "dt", "dd", "th", "td", "figcaption")}
         self.attributes: list[tuple[str, str, str | None]] = []
         self.tags: set[str] = set()
         self.open = ""
@@ -430,18 +430,21 @@ def test_sample_sheets_do_not_stretch_the_grey_levels(drawn):
     assert figure.axes[0].images[0].get_clim() == (0, 255)
 
 
+SHOWN = {"Results": tables.summary(EVALUATIONS), "Nothing": [], "Controls": tables.controls(CONTROLS)}
+
+
 def test_page_shows_facts_and_rows_as_they_are():
-    rows = tables.summary(EVALUATIONS)
-    seen = Reader(page.render(facts_of(), rows, tables.controls(CONTROLS), FIGURES)).cells
+    rows, _, controls = SHOWN.values()
+    seen = Reader(page.render(facts_of(), SHOWN, FIGURES)).cells
     assert dict(zip(seen["dt"], seen["dd"], strict=True)) == facts_of()
-    controls = tables.controls(CONTROLS)
+    assert seen["h2"] == ["Results", "Controls", "Figures"]
     assert seen["th"] == [*rows[0], *controls[0]]
     assert seen["td"] == [cell for row in [*rows, *controls] for cell in row.values()]
     assert seen["figcaption"] == list(page.CAPTIONS.values())
 
 
 def test_page_holds_every_picture_and_refers_to_nothing_outside():
-    text = page.render(facts_of(), tables.summary(EVALUATIONS), tables.controls(CONTROLS), FIGURES)
+    text = page.render(facts_of(), SHOWN, FIGURES)
     reader = Reader(text)
     sources = [value for _, name, value in reader.attributes if name in ("src", "href", "srcset", "data", "action")]
     prefix = "data:image/png;base64,"
@@ -453,28 +456,21 @@ def test_page_holds_every_picture_and_refers_to_nothing_outside():
 
 def test_page_escapes_what_it_is_given():
     evil = '<script>alert("1")</script> & <img src=x>'
-    rows = [{evil: evil}]
-    text = page.render({evil: evil}, rows, rows, FIGURES)
+    text = page.render({evil: evil}, {evil: [{evil: evil}]}, FIGURES)
     reader = Reader(text)
     assert "<script" not in text
-    assert [reader.cells[tag] for tag in ("dt", "dd", "th", "td")] == [[evil], [evil], [evil] * 2, [evil] * 2]
+    assert [reader.cells[tag] for tag in ("dt", "dd", "th", "td")] == [[evil]] * 4
+    assert reader.cells["h2"] == [evil, "Figures"]
     assert sum(tag == "img" and name == "src" for tag, name, _ in reader.attributes) == len(FIGURES)
 
 
 def test_page_without_one_of_its_pictures_is_refused():
     with pytest.raises(KeyError, match="loss"):
-        page.render(
-            facts_of(),
-            tables.summary(EVALUATIONS),
-            tables.controls(CONTROLS),
-            {k: v for k, v in FIGURES.items() if k != "loss"},
-        )
+        page.render(facts_of(), SHOWN, {k: v for k, v in FIGURES.items() if k != "loss"})
 
 
 def test_page_is_the_same_for_the_same_input():
-    once, again = (
-        page.render(facts_of(), tables.summary(EVALUATIONS), tables.controls(CONTROLS), dict(FIGURES)) for _ in range(2)
-    )
+    once, again = (page.render(facts_of(), SHOWN, dict(FIGURES)) for _ in range(2))
     assert once == again
 
 

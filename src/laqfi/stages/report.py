@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from laqfi import cli, io, plots, records, tables
+from laqfi import cli, comparisons, io, plots, records, tables
 from laqfi.config import Profile, Variant
 from laqfi.page import render
 
@@ -31,14 +31,21 @@ def report(
     formats = {name: records.read(choices / f"{name}.json", records.Choices) for name in variants}
     real_floor, fisher = records.read(floor, records.Floor), records.read(table, records.FisherTable)
     compared = records.read(controls, records.Controls)
-    io.write_json(metrics, tables.metrics(evaluations, formats, real_floor, compared))
-    rows, again, control_rows = (
-        tables.summary(evaluations),
-        tables.headline(evaluations, real_floor),
-        tables.controls(compared),
-    )
+    numbers = tables.metrics(evaluations, formats, real_floor, compared)
+    io.write_json(metrics, numbers | comparisons.as_metrics(evaluations, formats, compared))
+    rows = tables.summary(evaluations)
+    found = {
+        "Every variant": rows,
+        "Drawn again, with more images or another sampler": tables.headline(evaluations, real_floor),
+        "FP16: does it matter which tensors stay in FP32?": comparisons.uniform_rows(evaluations, formats),
+        "The same bytes, given out by other ideas of importance (PSNR, FID − FP32)": tables.controls(compared),
+        "From which size on it matters who gets the bits (FID of the control − FID of Fisher)": (
+            comparisons.fisher_rows(compared)
+        ),
+        "Fisher information by layer, over the largest": comparisons.layer_rows(fisher),
+    }
     io.write_text(summary, tables.as_csv(rows))
-    io.write_text(markdown, tables.summary_markdown(rows, again, control_rows))
+    io.write_text(markdown, tables.summary_markdown(found))
 
     images = {"real": io.read_array(dataset, "train_images")}
     images |= {name: io.read_array(sample / f"{name}.npz", "images")[0] for name in variants}
@@ -60,7 +67,7 @@ def report(
     for name, payload in drawn.items():
         io.write_bytes(figures / f"{name}.png", payload)
     facts = tables.facts(profile, records.read(info, records.Info), real_floor, evaluations["fp32"])
-    io.write_text(page, render(facts, rows, control_rows, drawn, again))
+    io.write_text(page, render(facts, found, drawn))
 
 
 if __name__ == "__main__":
