@@ -36,7 +36,7 @@ commands: $(VENV) ## print the stage commands of PROFILE in order, to run them w
 	@$(RUN) python workflow/commands.py $(PROFILE)
 
 test: $(VENV) ## all tests
-	@$(RUN) python -m pytest
+	@$(RUN) python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 
 slurm-test: $(SLURM) ## tests on a private SLURM cluster, which is started and stopped (Debian: slurm-wlm and munge)
 	@$(RUN) python -m pytest tests/slurm

@@ -11,7 +11,18 @@ from laqfi.diffusion import linear_alphas_cumprod
 from laqfi.unet import UNet, UNetConfig
 from tiny import ROOT, tiny_params
 
+torch.set_num_threads(1)  # workers with several threads each wait for each other
+
 collect_ignore = ["slurm"]  # needs a cluster: `make slurm-test` names it
+CLONES = {"by_dvc", "by_snakemake"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker makes the clones that both engines run and tests all of them; it begins first, as it takes longest."""
+    groups = {item: "clones" if CLONES & set(item.fixturenames) else item.module.__name__ for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: groups[item] != "clones")
 
 
 @pytest.fixture
