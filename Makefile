@@ -1,6 +1,6 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
+.PHONY: help repro commands provenance test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
@@ -34,6 +34,9 @@ endif
 
 commands: $(VENV) ## print the stage commands of PROFILE in order, to run them without DVC or Snakemake
 	@$(RUN) python workflow/commands.py $(PROFILE)
+
+provenance: $(VENV) ## write which commit, parameters, versions and device made the results of PROFILE
+	@$(RUN) python workflow/provenance.py $(PROFILE)
 
 test: $(VENV) ## all tests
 	@$(RUN) python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup

@@ -1,0 +1,62 @@
+"""Write what made the results of a profile: reports/<profile>/provenance.json. Run it where and when they were made."""
+
+import argparse
+import hashlib
+import json
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import yaml
+
+PACKAGES = ("numpy", "safetensors", "scipy", "torch", "torchvision")
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def parameters_hash(params: dict, profile: str) -> str:
+    """SHA-256 of the profile's block and the variants, as sorted JSON: not of their order, nor of other profiles."""
+    used = {"profile": params["profiles"][profile], "variants": params["variants"]}
+    return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
+
+
+def device() -> str:
+    """The GPU's name, or the processor's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def provenance(params: dict, profile: str) -> dict:
+    """`changed` names tracked files that differ from the commit, but for results, which the run itself writes."""
+    changed = git("diff", "--name-only", "HEAD", "--", ".", ":!reports", ":!dvc.lock").splitlines()
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "changed": changed,
+        "parameters_sha256": parameters_hash(params, profile),
+        "device": device(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("profile")
+    profile = parser.parse_args().profile
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    if profile not in params["profiles"]:
+        parser.error(f"found no profile {profile!r} in params.yaml, allowed is one of {sorted(params['profiles'])}")
+    path = Path(f"reports/{profile}/provenance.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(provenance(params, profile), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
