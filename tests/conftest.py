@@ -17,6 +17,7 @@ collect_ignore = ["slurm"]  # needs a cluster: `make slurm-test` names it
 CLONES = {"by_dvc", "by_snakemake"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker makes the clones that both engines run and tests all of them; it begins first, as it takes longest."""
     groups = {item: "clones" if CLONES & set(item.fixturenames) else item.module.__name__ for item in items}

@@ -7,7 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 CAPTIONS = {
     "samples": "Real images, and what every variant draws from the same noise.",
     "size_fid": "Size against FID. Bars are 95 % confidence intervals; the band is that of FP32.",
-    "size_psnr": "Times smaller against PSNR to FP32's images from the same noise.",
+    "size_psnr": "Times smaller against PSNR to FP32's images from the same noise; open marks are controls, which give"
+    " the same bytes to other weights.",
     "controls": "The same bytes, given out by the Fisher information and by other ideas of importance, with the same"
     " program and the same rounding.",
     "over_bound": "How many bits per weight the integer tensors take, and the fewest that reverse water-filling allows"

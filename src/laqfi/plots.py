@@ -200,15 +200,30 @@ def bits_map(choices: dict[str, dict]) -> bytes:
     return render(figure)
 
 
-def size_against_psnr(evaluations: dict[str, dict]) -> bytes:
-    """How many times smaller against PSNR, every variant named."""
-    figure, axis = axes(12, 6.5, "Size against fidelity to FP32's images", "times smaller than FP32", "PSNR in dB")
-    for place, (name, e) in enumerate(evaluations.items()):
-        if e["psnr"] is not None:
-            point = 1 / (1 - e["reduction"]), e["psnr"]
-            axis.plot(*point, MARKERS[place % len(MARKERS)], color=COLOURS[place % len(COLOURS)], markersize=8)
-            axis.annotate(name, point, xytext=(6, 4), textcoords="offset points", fontsize=8)
-    axis.margins(x=0.12)
+def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other equals or exceeds in both coordinates, by the first."""
+    best = sorted(set(points), reverse=True)
+    return sorted(p for place, p in enumerate(best) if all(p[1] > other[1] for other in best[:place]))
+
+
+def size_against_psnr(evaluations: dict[str, dict], controls: dict) -> bytes:
+    """How many times smaller against PSNR: every variant, the front they make, and the controls beside it."""
+    figure, axis = axes(12, 7, "Size against fidelity to FP32's images", "times smaller than FP32", "PSNR in dB")
+    points = {name: (1 / (1 - e["reduction"]), e["psnr"]) for name, e in evaluations.items() if e["psnr"] is not None}
+    front = pareto_front(list(points.values()))
+    axis.plot([size for size, _ in front], [psnr for _, psnr in front], color="#999999", label="Pareto front")
+    for place, (name, point) in enumerate(points.items()):
+        axis.plot(*point, MARKERS[place % len(MARKERS)], color=COLOURS[place % len(COLOURS)], markersize=8, label=name)
+    known = [row for row in controls["rows"] if row["importance"] != "fisher" and row["found"]]
+    for place, importance in enumerate(dict.fromkeys(row["importance"] for row in known)):
+        rows = [(row["ratio"], row["found"]["psnr"]) for row in known if row["importance"] == importance]
+        style = {"fillstyle": "none", "color": "#555555", "linestyle": "", "marker": MARKERS[place]}
+        axis.plot(*zip(*rows, strict=True), label=f"control: {IMPORTANCES.get(importance, importance)}", **style)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    figure.legend(loc="outside lower center", ncols=6)
     return render(figure)
 
 

@@ -95,7 +95,7 @@ PLOTS = {
     "tensors": (plots.fisher_by_tensor, fisher_table(), "gauss_newton", 1),
     "magnitude": (plots.magnitude, fisher_table()),
     "size": (plots.size_against_fid, EVALUATIONS, FLOOR),
-    "psnr": (plots.size_against_psnr, EVALUATIONS),
+    "psnr": (plots.size_against_psnr, EVALUATIONS, CONTROLS),
     "bits": (plots.bits_map, CHOICES),
     "controls": (plots.controls, CONTROLS),
     "over bound": (plots.over_bound, CHOICES),
@@ -381,6 +381,20 @@ def test_size_against_fid_tells_every_variant_apart(drawn):
     figure = plots.size_against_fid(many, FLOOR)
     points = [container[0] for container in figure.axes[0].containers]
     assert len({(point.get_color(), point.get_marker()) for point in points}) == 12
+
+
+def test_the_front_holds_what_nothing_exceeds_in_both():
+    points = [(2.0, 60.0), (2.0, 70.0), (4.0, 40.0), (5.0, 45.0), (8.0, 45.0), (9.0, 10.0)]
+    assert plots.pareto_front(points) == [(2.0, 70.0), (8.0, 45.0), (9.0, 10.0)]
+
+
+def test_size_against_psnr_draws_variants_controls_and_the_front(drawn):
+    axis = plots.size_against_psnr(EVALUATIONS, CONTROLS).axes[0]
+    lines = {line.get_label(): [*zip(*line.get_data(), strict=True)] for line in axis.lines}
+    assert lines["uniform"] == [(pytest.approx(2.0), 43.21)]
+    assert lines["Pareto front"] == [(pytest.approx(2.0), 43.21)], "ratio_25 is larger and further from FP32"
+    assert lines["control: squared error"][0] == (8.0, 31.96)
+    assert "fp32" not in lines
 
 
 def test_noise_error_draws_sorted_timesteps_of_all_but_identical_variants(drawn):

@@ -56,7 +56,7 @@ def report(
         "fisher_tensors": plots.fisher_by_tensor(fisher, profile.quantize.fisher, profile.quantize.timestep),
         "magnitude": plots.magnitude(fisher),
         "size_fid": plots.size_against_fid(evaluations, real_floor),
-        "size_psnr": plots.size_against_psnr(evaluations),
+        "size_psnr": plots.size_against_psnr(evaluations, compared),
         "controls": plots.controls(compared),
         "over_bound": plots.over_bound(formats),
         "bits": plots.bits_map(formats),
