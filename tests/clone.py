@@ -57,7 +57,13 @@ class Clone:
 
     def call(self, *command, cwd=None, check=True, input=None):
         result = subprocess.run(
-            command, cwd=cwd or self.folder, env=self.environment, input=input, capture_output=True, text=True, check=False
+            command,
+            cwd=cwd or self.folder,
+            env=self.environment,
+            input=input,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
@@ -82,7 +88,9 @@ class Clone:
         venv = self.folder / ".venv"
         venv.symlink_to(sys.prefix)
         try:
-            return self.call("make", "--assume-old=.venv/.installed", "--assume-old=.venv/.slurm", *arguments, check=check)
+            return self.call(
+                "make", "--assume-old=.venv/.installed", "--assume-old=.venv/.slurm", *arguments, check=check
+            )
         finally:
             venv.unlink()
 

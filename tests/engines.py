@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clone import planned_jobs
@@ -30,22 +30,31 @@ def written(world: World) -> Iterator[None]:
             os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-def dvc_changed(worlds: list[World]) -> list[list[str]]:
-    """In each world the stages that differ from dvc.lock themselves, as `dvc status` says."""
+def dvc_changed(worlds: list[World]) -> list[list[tuple[str, str]]]:
+    """In each world what `dvc status` says: a stage, and a file or a parameter of it that is not as in dvc.lock."""
     from dvc.repo import Repo
 
     repo, answers = Repo("."), []
     for world in worlds:
         with written(world):
-            answers.append(sorted(repo.status()))
+            answers.append([(stage, what) for stage, reasons in repo.status().items() for what in names(reasons)])
     return answers
+
+
+def names(reasons) -> Iterator[str]:
+    """The innermost keys of a status, which is nested as reasons, files and parameters."""
+    for reason in reasons if isinstance(reasons, list) else [reasons]:
+        for name, inside in reason.items() if isinstance(reason, dict) else [(reason, None)]:
+            yield from names(inside) if isinstance(inside, dict | list) else [name]
 
 
 def snakemake_planned(worlds: list[World]) -> list[list[str]]:
     """In each world the jobs `snakemake --dry-run` would run, those further down included."""
-    import snakemake.cli  # noqa: F401 before the forks
+    from snakemake.cli import main
 
     answers = []
+    with suppress(SystemExit):
+        main(["--list-rules"])  # imports what all children need
     for world in worlds:
         with written(world):
             answers.append(sorted(planned_jobs(forked(["--dry-run"]))))
