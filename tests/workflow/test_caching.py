@@ -4,7 +4,7 @@ What ought to run follows from the dependencies and parameters that dvc.yaml sta
 and reads is shown by test_closure.py and test_reads.py.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import yaml
 
 from laqfi import config
 from laqfi.errors import LaqfiError
-from tiny import tiny_params
+from tiny import leaves, tiny_params
 
 COMMENT = {".py": "\n# edited\n", ".j2": "\n{# edited #}\n"}
 WORDS = ["mnist", "gauss_newton", "ddim", "ddpm", "int5", "nearest", "threshold", "budget", "fp32"]
@@ -48,15 +48,6 @@ DEFAULTS = {
 
 Changes = dict[str, object]  # new values by the place they have in params.yaml
 Effects = set[tuple[str, str]]  # a stage, and the file or the parameter for which it runs again
-
-
-def leaves(tree, place: str = "") -> Iterator[tuple[str, object]]:
-    """Every value that is no block and no list, with its place."""
-    if isinstance(tree, dict | list):
-        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from leaves(value, f"{place}.{key}".strip("."))
-    else:
-        yield place, tree
 
 
 def changed(changes: Changes) -> dict:
