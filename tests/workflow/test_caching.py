@@ -1,7 +1,8 @@
-"""What runs again: every source file edited and every leaf of params.yaml changed, one after the other.
+"""What runs again: every source file edited and every leaf of params.yaml changed, in turn.
 
 What ought to run follows from the dependencies and parameters that dvc.yaml states; that these are what a stage imports
-and reads is shown by test_closure.py and test_reads.py.
+and reads is shown by test_closure.py and test_reads.py. DVC names the file or the parameter for which a stage would run,
+so that it can be asked about several at once.
 """
 
 from collections.abc import Callable
@@ -179,8 +180,8 @@ def edit(sources):
 
 @pytest.fixture(scope="module")
 def change(mutations):
-    def written(leaves: list[str]) -> dict[str, str]:
-        params = changed({place: value for leaf in leaves for place, value in mutations[leaf].items()})
+    def written(names: list[str]) -> dict[str, str]:
+        params = changed({place: value for name in names for place, value in mutations[name].items()})
         return {"params.yaml": yaml.safe_dump(params, sort_keys=False)}
 
     return written
