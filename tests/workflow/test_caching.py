@@ -1,8 +1,8 @@
 """What runs again: every source file edited and every leaf of params.yaml changed, in turn.
 
 What ought to run follows from the dependencies and parameters that dvc.yaml states; that these are what a stage imports
-and reads is shown by test_closure.py and test_reads.py. DVC names the file or the parameter for which a stage would run,
-so that it can be asked about several at once.
+and reads is shown by test_closure.py and test_reads.py. DVC names the file or the parameter for which a stage would
+run, so that it can be asked about several at once.
 """
 
 from collections.abc import Callable
