@@ -1,6 +1,7 @@
 """Temporary clones of this repository with a tiny params.yaml, run by the real engines."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,13 @@ from pathlib import Path
 import yaml
 
 from tiny import ROOT, tiny_params
+
+
+def planned_jobs(text: str) -> set[str]:
+    """The jobs in what `snakemake --dry-run` prints, named as DVC names them."""
+    jobs = re.findall(r"^(?:local)?rule (\w+):$(.*?)(?=^\[|^Job stats|\Z)", text, flags=re.M | re.S)
+    found = {(rule, *re.findall(r"(?:profile|variant)=(\w+)", body)) for rule, body in jobs if rule != "all"}
+    return {f"{rule}@{'-'.join(wildcards)}" for rule, *wildcards in found}
 
 
 class Clone:
@@ -35,14 +43,27 @@ class Clone:
         made.folder = folder
         return made
 
+    def cloned(self, folder: Path) -> "Clone":
+        """What another person gets by `git clone`: what is committed here, nothing else."""
+        self.git("clone", "-q", str(self.folder), str(folder))
+        made = copy(self)
+        made.folder = folder
+        return made
+
     @property
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return os.environ | {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
 
-    def call(self, *command, cwd=None, check=True):
+    def call(self, *command, cwd=None, check=True, input=None):
         result = subprocess.run(
-            command, cwd=cwd or self.folder, env=self.environment, capture_output=True, text=True, check=False
+            command,
+            cwd=cwd or self.folder,
+            env=self.environment,
+            input=input,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
@@ -62,12 +83,25 @@ class Clone:
         """Run DVC; the stages it ran, not those it took from its cache."""
         return set(re.findall(r"Running stage '(.+?)'", self.call("dvc", "repro").stdout))
 
+    def make(self, *arguments, check=True):
+        """Run a make target with the environment the tests run in."""
+        venv = self.folder / ".venv"
+        venv.symlink_to(sys.prefix)
+        try:
+            return self.call(
+                "make", "--assume-old=.venv/.installed", "--assume-old=.venv/.slurm", *arguments, check=check
+            )
+        finally:
+            venv.unlink()
+
     def planned(self) -> set[str]:
         """What Snakemake would run, named as DVC names it."""
-        text = self.call("snakemake", "--dry-run").stdout
-        jobs = re.findall(r"^(?:local)?rule (\w+):$(.*?)(?=^\[|^Job stats|\Z)", text, flags=re.M | re.S)
-        found = {(rule, *re.findall(r"(?:profile|variant)=(\w+)", body)) for rule, body in jobs if rule != "all"}
-        return {f"{rule}@{'-'.join(wildcards)}" for rule, *wildcards in found}
+        return planned_jobs(self.call("snakemake", "--dry-run").stdout)
+
+    def ask(self, question: str, about=None):
+        """The answer of `engines.py` in this clone."""
+        script = Path(__file__).with_name("engines.py")
+        return json.loads(self.call(sys.executable, script, question, input=json.dumps(about)).stdout.splitlines()[-1])
 
     def outputs(self) -> dict[str, str]:
         """SHA-256 of every output that dvc.yaml declares."""

@@ -1,5 +1,6 @@
 """A complete run that takes seconds: the smallest data, model and number of images that still mean something."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -54,3 +55,12 @@ def tiny_params() -> dict:
     return yaml.safe_load(
         yaml.safe_dump({"active": ["tiny"], "variants": VARIANTS, "profiles": {"tiny": TINY}}, sort_keys=False)
     )
+
+
+def leaves(tree, place: str = "") -> Iterator[tuple[str, object]]:
+    """Every value that is no block and no list, with its place."""
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from leaves(value, f"{place}.{key}".strip("."))
+    else:
+        yield place, tree

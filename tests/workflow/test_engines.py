@@ -40,14 +40,6 @@ def test_a_snakemake_run_leaves_dvc_status_clean_and_the_same_lock(by_dvc, by_sn
     assert by_snakemake.repro() == set()
 
 
-def test_results_of_dvc_are_adopted_by_snakemake(restored):
-    restored.call("dvc", "status", "--quiet")
-    restored.call("snakemake", "--touch", "--forceall", "--cores", "1")
-    assert restored.planned() == set()
-    restored.write_params(changed(ratio={"p": 0.5}))
-    assert restored.planned() == variant("ratio") | {"report@tiny"}
-
-
 def test_a_variants_parameter_reruns_its_three_stages_and_the_report(restored):
     before = (restored.folder / "reports/tiny/metrics.json").read_bytes()
     restored.write_params(changed(ratio={"p": 0.9}))

@@ -1,0 +1,210 @@
+"""What runs again: every source file edited and every leaf of params.yaml changed, in turn.
+
+What ought to run follows from the dependencies and parameters that dvc.yaml states; that these are what a stage imports
+and reads is shown by test_closure.py and test_reads.py. DVC names the file or the parameter for which a stage would
+run, so that it can be asked about several at once.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from laqfi import config
+from laqfi.errors import LaqfiError
+from tiny import leaves, tiny_params
+
+COMMENT = {".py": "\n# edited\n", ".j2": "\n{# edited #}\n"}
+WORDS = ["mnist", "gauss_newton", "ddim", "ddpm", "int5", "nearest", "threshold", "budget", "fp32"]
+
+# Leaves that decide which others may stand beside them, so that these change with them.
+TOGETHER = {
+    "variants.threshold.policy": {"variants.threshold": {"policy": "uniform"}},
+    "variants.ratio.policy": {"variants.ratio": {"policy": "uniform"}},
+    "variants.budget.policy": {"variants.budget": {"policy": "uniform"}},
+    "profiles.tiny.features.network": {"profiles.tiny.features": {"network": "inception", "sha256": "0" * 64}},
+    "profiles.tiny.diffusion.timesteps": {
+        "profiles.tiny.diffusion.timesteps": 101,
+        "profiles.tiny.fisher.bins.1": 101,
+    },
+    "profiles.tiny.fisher.timesteps.0": {
+        "profiles.tiny.fisher.timesteps.0": 2,
+        "profiles.tiny.fisher.bins.0": 2,
+        "profiles.tiny.quantize.timestep": 2,
+    },
+    "profiles.tiny.quantize.timestep": {"profiles.tiny.quantize.timestep": 50},
+}
+# Leaves with one valid value: the only profile there is, and twice the variant that all is compared with.
+FIXED = {"active.0", "variants.fp32.policy", "profiles.tiny.sample.headline.ancestral.variants.0"}
+# Keys that are left out, written with the value they have then.
+DEFAULTS = {
+    "profiles.tiny.sample.eta": 0.0,
+    "profiles.tiny.sample.precision": "float32",
+    "profiles.tiny.sample.headline.ancestral.eta": 0.0,
+    "profiles.tiny.controls.budgets.0.rest": "float16",
+    "variants.budget.importance": "fisher",
+}
+
+Changes = dict[str, object]  # new values by the place they have in params.yaml
+Effects = set[tuple[str, str]]  # a stage, and the file or the parameter for which it runs again
+
+
+def changed(changes: Changes) -> dict:
+    params = tiny_params()
+    for place, value in changes.items():
+        *blocks, last = (int(key) if key.isdigit() else key for key in place.split("."))
+        block = params
+        for key in blocks:
+            block = block[key]
+        block[last] = deepcopy(value)
+    return params
+
+
+def others(value) -> list:
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, str):
+        return [word for word in WORDS if word != value]
+    return [value + 1, value - 1, value + 2, 2 * value] if isinstance(value, int) else [value / 2, 2 * value]
+
+
+@pytest.fixture(scope="module")
+def mutations(tmp_path_factory) -> dict[str, Changes]:
+    """For every leaf the changes that give it another value which laqfi.config accepts."""
+    file = tmp_path_factory.mktemp("params") / "params.yaml"
+
+    def accepted(changes: Changes) -> bool:
+        file.write_text(yaml.safe_dump(changed(changes)))
+        try:
+            config.load(file)
+        except LaqfiError:
+            return False
+        return True
+
+    candidates = {
+        place: [TOGETHER[place]] if place in TOGETHER else [{place: other} for other in others(value)]
+        for place, value in leaves(tiny_params())
+    }
+    found = {place: next(filter(accepted, ways), None) for place, ways in candidates.items()}
+    assert {place for place, changes in found.items() if changes is None} == FIXED
+    written_out = {f"{place} written out": {place: value} for place, value in DEFAULTS.items()}
+    assert all(map(accepted, written_out.values()))
+    return {place: changes for place, changes in found.items() if changes is not None} | written_out
+
+
+@pytest.fixture(scope="module")
+def jobs(by_dvc) -> dict[str, dict]:
+    """What every stage states: its deps, outs and params."""
+    return by_dvc.ask("dvc_jobs")
+
+
+@pytest.fixture(scope="module")
+def sources(by_dvc) -> dict[str, str]:
+    """Every source file of the package, with a comment added."""
+    files = by_dvc.git("ls-files", "src/laqfi").stdout.split()
+    return {name: (by_dvc.folder / name).read_text() + COMMENT[Path(name).suffix] for name in files}
+
+
+def with_all_downstream(jobs: dict[str, dict], first: set[str]) -> set[str]:
+    """`first` and all that work on what they make, directly or not."""
+    found, grown = set(), set(first)
+    while found != grown:
+        found = set(grown)
+        made = {out for name in found for out in jobs[name]["outs"]}
+        grown |= {name for name, job in jobs.items() if made & set(job["deps"])}
+    return found
+
+
+def packed(effects: dict[str, Effects]) -> list[list[str]]:
+    """Mutations in groups in which no two have an effect in common: DVC tells the effects in such a group apart."""
+    groups: list[tuple[list[str], Effects]] = []
+    for mutation, effect in effects.items():
+        for members, taken in groups:
+            if not taken & effect:
+                members.append(mutation)
+                taken |= effect
+                break
+        else:
+            groups.append(([mutation], set(effect)))
+    return [members for members, _ in groups]
+
+
+def check_dvc(clone, effects: dict[str, Effects], world: Callable[[list[str]], dict[str, str]]) -> None:
+    """DVC sees the effect of every mutation in the stages it has one in; before and after them nothing has changed."""
+    assert all(effects.values()), "no stage depends on it"
+    groups = packed(effects)
+    nothing, *found, nothing_again = clone.ask("dvc_changed", [{}, *map(world, groups), {}])
+    assert nothing == nothing_again == []
+    for members, pairs in zip(groups, found, strict=True):
+        seen = set(map(tuple, pairs))
+        assert {name: effects[name] - seen for name in members if effects[name] - seen} == {}, "would not run"
+        assert seen - set().union(*(effects[name] for name in members)) == set(), "would run for nothing"
+
+
+def check_snakemake(clone, jobs, effects: dict[str, Effects], world: Callable[[list[str]], dict[str, str]]) -> None:
+    """After every mutation Snakemake runs those stages and all below them; before and after them nothing."""
+    nothing, *found, nothing_again = clone.ask("snakemake_planned", [{}, *(world([name]) for name in effects), {}])
+    assert nothing == nothing_again == []
+    wanted = {name: with_all_downstream(jobs, {stage for stage, _ in effect}) for name, effect in effects.items()}
+    found = {name: set(planned) for name, planned in zip(effects, found, strict=True)}
+    assert {name: found[name] ^ wanted[name] for name in effects if found[name] != wanted[name]} == {}
+
+
+@pytest.fixture(scope="module")
+def edited(jobs, sources) -> dict[str, Effects]:
+    """For every source file the stages that list it."""
+    return {file: {(name, file) for name, job in jobs.items() if file in job["deps"]} for file in sources}
+
+
+@pytest.fixture(scope="module")
+def tracked(jobs, mutations) -> dict[str, Effects]:
+    """For every leaf the stages, and what they track, that its change falls within."""
+    return {
+        leaf: {
+            (name, key)
+            for name, job in jobs.items()
+            for key in job["params"]
+            for place in changes
+            if f"{place}.".startswith(f"{key}.")
+        }
+        for leaf, changes in mutations.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def edit(sources):
+    return lambda files: {file: sources[file] for file in files}
+
+
+@pytest.fixture(scope="module")
+def change(mutations):
+    def written(names: list[str]) -> dict[str, str]:
+        params = changed({place: value for name in names for place, value in mutations[name].items()})
+        return {"params.yaml": yaml.safe_dump(params, sort_keys=False)}
+
+    return written
+
+
+def test_dvc_reruns_the_stages_that_import_an_edited_file(by_dvc, edited, edit):
+    check_dvc(by_dvc, edited, edit)
+
+
+def test_snakemake_reruns_the_stages_that_import_an_edited_file(by_snakemake, jobs, edited, edit):
+    check_snakemake(by_snakemake, jobs, edited, edit)
+
+
+def test_dvc_reruns_the_stages_that_track_a_changed_parameter(by_dvc, tracked, change):
+    check_dvc(by_dvc, tracked, change)
+
+
+def test_snakemake_reruns_the_stages_that_track_a_changed_parameter(by_snakemake, jobs, tracked, change):
+    check_snakemake(by_snakemake, jobs, tracked, change)
+
+
+def test_a_removed_variant_and_a_new_one_are_seen_by_snakemake(by_snakemake):
+    params = tiny_params()
+    params["variants"]["half"] = params["variants"].pop("ratio") | {"p": 0.5}
+    (planned,) = by_snakemake.ask("snakemake_planned", [{"params.yaml": yaml.safe_dump(params, sort_keys=False)}])
+    assert planned == ["evaluate@tiny-half", "quantize@tiny-half", "report@tiny", "sample@tiny-half"]

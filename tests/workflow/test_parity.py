@@ -1,0 +1,59 @@
+"""Whatever params.yaml runs, both engines resolve it to the same jobs, and each takes over what the other made."""
+
+import shutil
+
+import pytest
+import yaml
+
+from clone import Clone
+from tiny import ROOT, tiny_params
+
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Clone:
+    """A clone with the repository's own params.yaml, in which nothing has run."""
+    return Clone(tmp_path_factory.mktemp("real"))
+
+
+@pytest.mark.parametrize("active", [*([name] for name in PARAMS["profiles"]), list(PARAMS["profiles"])], ids="-".join)
+def test_both_engines_resolve_to_the_same_jobs(real, active):
+    real.write_params(PARAMS | {"active": active})
+    by_dvc, by_snakemake = real.ask("dvc_jobs"), real.ask("snakemake_jobs")
+    assert set(by_dvc) == set(by_snakemake)
+    for name, job in by_dvc.items():
+        assert by_snakemake[name] == job, name
+    assert len(by_dvc) == len(active) * (8 + 3 * len(PARAMS["variants"]))  # once per profile, and per variant
+
+
+def test_a_value_left_to_its_default_is_so_in_both_engines(real):
+    params = tiny_params()
+    del params["profiles"]["tiny"]["sample"]["headline"]
+    real.write_params(params)
+    by_dvc, by_snakemake = real.ask("dvc_jobs"), real.ask("snakemake_jobs")
+    assert "eta" not in by_dvc["sample@tiny-fp32"]["params"]["profiles.tiny.sample"]
+    assert by_snakemake == by_dvc
+
+
+def test_results_of_dvc_are_adopted_by_snakemake(restored):
+    restored.make("adopt-dvc")
+    assert restored.planned() == set()
+    params = tiny_params()
+    params["variants"]["ratio"]["p"] = 0.5
+    restored.write_params(params)
+    changed = {"quantize@tiny-ratio", "sample@tiny-ratio", "evaluate@tiny-ratio", "report@tiny"}
+    assert restored.planned() == changed
+    assert restored.make("adopt-dvc", check=False).returncode != 0, "what DVC would make again is not adopted"
+    assert restored.planned() == changed
+
+
+def test_results_of_snakemake_are_adopted_by_dvc(by_snakemake, tmp_path):
+    clone = by_snakemake.copy(tmp_path)
+    (clone.folder / "dvc.lock").unlink()
+    shutil.rmtree(clone.folder / ".dvc/cache")
+    assert "up to date" not in clone.call("dvc", "status").stdout
+    clone.make("adopt-snakemake")
+    assert "up to date" in clone.call("dvc", "status").stdout
+    assert clone.repro() == set()
+    assert (clone.folder / "dvc.lock").read_text() == (by_snakemake.folder / "dvc.lock").read_text()

@@ -1,0 +1,86 @@
+"""A stage reads of params.yaml what it tracks in dvc.yaml, nothing else; and nothing in params.yaml is read by none.
+
+All stages run in this process, with every look at a block of parameters recorded once laqfi.config has checked them.
+"""
+
+import ast
+import inspect
+import runpy
+import shlex
+import sys
+import textwrap
+
+import pytest
+import torch
+from threadpoolctl import threadpool_limits
+
+from laqfi import config
+from laqfi.quant import policy
+from reads import Reads
+from tiny import leaves, tiny_params
+
+
+@pytest.fixture(scope="module")
+def jobs(by_dvc) -> dict[str, dict]:
+    return by_dvc.ask("dvc_jobs")
+
+
+@pytest.fixture(scope="module")
+def recorded(by_dvc, jobs, tmp_path_factory) -> dict[str, Reads]:
+    """What every job read, run in a copy of the clone."""
+    clone, load, threads, by_job = (
+        by_dvc.copy(tmp_path_factory.mktemp("reads")),
+        config.load,
+        torch.get_num_threads(),
+        {},
+    )
+    for name, job in jobs.items():
+        _, _, module, *arguments = shlex.split(job["cmd"])
+        with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
+            reads = by_job[name] = Reads(patch)
+            patch.setattr(config, "load", lambda path, reads=reads: reads.watch(load(path)))
+            patch.setattr(sys, "argv", [module, *arguments])
+            patch.chdir(clone.folder)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+    torch.set_num_threads(threads)
+    assert clone.outputs() == by_dvc.outputs()
+    return by_job
+
+
+def within(place: str, key: str) -> bool:
+    return f"{place}.".startswith(f"{key}.")
+
+
+def test_a_stage_reads_no_parameter_it_does_not_track(recorded, jobs):
+    for name, reads in recorded.items():
+        untracked = {
+            place for place in reads.found | reads.hashed if not any(within(place, key) for key in jobs[name]["params"])
+        }
+        assert untracked == set(), f"{name}: a change of these would leave it as it is"
+
+
+def test_a_stage_tracks_no_block_it_does_not_read(recorded, jobs):
+    for name, reads in recorded.items():
+        unread = {key for key in jobs[name]["params"] if not any(within(place, key) for place in reads.found)}
+        assert unread == set(), f"{name}: a change of these would run it for nothing"
+
+
+def test_no_parameter_is_without_effect(recorded):
+    """But for `active`, which chooses what runs; `sha256` of an Inception network is in tests/unit/test_features.py."""
+    readable = set.union(*(reads.leaves() for reads in recorded.values()))
+    written = [place for place, _ in leaves({"profiles": tiny_params()["profiles"]})]
+    assert all(any(within(place, known) for known in readable) for place in written)
+    assert readable - set.union(*(reads.found for reads in recorded.values())) == set()
+
+
+@pytest.mark.parametrize("name", policy.POLICIES)
+def test_no_option_of_a_policy_is_without_effect(name):
+    (function,) = ast.parse(textwrap.dedent(inspect.getsource(policy.POLICIES[name]))).body
+    used = {node.id for line in function.body for node in ast.walk(line) if isinstance(node, ast.Name)}
+    assert {argument.arg for argument in function.args.kwonlyargs} <= used
+
+
+@pytest.mark.parametrize(("block", "reader"), [(policy.Group, policy.group), (policy.Target, policy.Target.limit)])
+def test_no_option_within_an_option_is_without_effect(block, reader):
+    tree = ast.parse(textwrap.dedent(inspect.getsource(reader)))
+    assert set(block.model_fields) <= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
