@@ -11,7 +11,7 @@ from laqfi.diffusion import linear_alphas_cumprod
 from laqfi.unet import UNet, UNetConfig
 from tiny import ROOT, tiny_params
 
-collect_ignore = ["slurm"]  # needs a cluster: `make slurm-test` names it
+collect_ignore = ["slurm", "faults"]  # a cluster, some minutes: `make slurm-test` and `make fault-test` name them
 
 
 @pytest.fixture

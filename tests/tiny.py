@@ -54,3 +54,12 @@ def tiny_params() -> dict:
     return yaml.safe_load(
         yaml.safe_dump({"active": ["tiny"], "variants": VARIANTS, "profiles": {"tiny": TINY}}, sort_keys=False)
     )
+
+
+def one_variant_params() -> dict:
+    """`tiny_params` with FP32 alone: every stage runs once."""
+    params = tiny_params()
+    params["variants"] = {"fp32": params["variants"]["fp32"]}
+    for settings in params["profiles"]["tiny"]["sample"]["headline"].values():
+        settings["variants"] = ["fp32"]
+    return params
