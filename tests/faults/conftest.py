@@ -3,16 +3,18 @@
 import pytest
 
 from clone import Clone
-from runs import one_rerun, use_this_environment
+from runs import STEPS, one_rerun, use_this_environment
 from tiny import one_variant_params
 
 SURVIVED = pytest.StashKey[dict[str, dict[str, int]]]()
 
 
 def small_clone(folder) -> Clone:
-    """Tiny, and one variant: every stage runs once."""
+    """Tiny, with one variant, so that every stage runs once, and a training that lasts long enough to be hit."""
     clone = Clone(folder)
-    clone.write_params(one_variant_params())
+    params = one_variant_params()
+    params["profiles"]["tiny"]["train"]["steps"] = STEPS
+    clone.write_params(params)
     return use_this_environment(clone)
 
 
@@ -44,7 +46,7 @@ def complete(undisturbed, tmp_path) -> Clone:
 
 @pytest.fixture
 def survived(request):
-    """Call it with an engine and a kind of kill, once for each that was survived."""
+    """Call it with an engine and how many kills of which kinds it survived."""
     counts = request.config.stash.setdefault(SURVIVED, {})
 
     def add(engine: str, kinds: dict[str, int]) -> None:

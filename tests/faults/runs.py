@@ -1,9 +1,10 @@
-"""Runs of `make repro` that a test disturbs, and what must hold of the files afterwards."""
+"""Runs that a test disturbs, and what must hold of the files afterwards."""
 
 import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import yaml
 from clone import Clone
 
 ENGINES = ("dvc", "snakemake")
+STEPS = 100  # of training: some seconds
 PAUSE = Path(__file__).parent / "pause"
+KINDS = ("outs", "metrics", "plots")  # of files that a stage writes
 TEMPORARY = re.compile(r"\.\w.*\.\w{8}")  # what laqfi.io writes to before the file has its name
 
 
@@ -34,15 +37,15 @@ def make(engine: str) -> tuple[str, ...]:
 
 
 class Run:
-    """`make repro` in the background. A context manager: afterwards nothing of it runs."""
+    """A command in the background. A context manager: afterwards nothing of it runs."""
 
-    def __init__(self, clone: Clone, engine: str, **environment: str):
+    def __init__(self, clone: Clone, *command: str, **environment: str):
         self.clone = clone
         self.log = clone.folder.parent / f"{clone.folder.name}.log"
         path = f"{PAUSE}{os.pathsep}{clone.environment['PYTHONPATH']}"
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
-                make(engine),
+                command,
                 cwd=clone.folder,
                 env=clone.environment | {"PYTHONPATH": path} | environment,
                 stdout=out,
@@ -115,6 +118,23 @@ def declared(clone: Clone) -> dict[str, int]:
     return {
         name: sum(len(stage.get(kind, [])) for kind in ("outs", "metrics", "plots")) for name, stage in stages.items()
     }
+
+
+def forget(clone: Clone, stage: str) -> None:
+    """As if `stage` had never run: neither its files are there, nor what DVC remembers of them."""
+    record = clone.folder / "dvc.lock"
+    lock = yaml.safe_load(record.read_text())
+    (name,) = [name for name in lock["stages"] if name.split("@")[0] == stage]
+    for out in lock["stages"].pop(name)["outs"]:
+        (clone.folder / out["path"]).unlink()
+        (clone.folder / cached(out["md5"])).unlink(missing_ok=True)
+    record.write_text(yaml.safe_dump(lock, sort_keys=False))
+    shutil.rmtree(clone.folder / ".dvc/cache/runs")
+
+
+def cached(md5: str) -> Path:
+    """Where DVC keeps a file."""
+    return Path(".dvc/cache/files/md5", md5[:2], md5[2:])
 
 
 def use_this_environment(clone: Clone) -> Clone:

@@ -1,7 +1,7 @@
-"""On PYTHONPATH of a run: a stage named in LAQFI_PAUSE stops in the middle of a write and waits to be killed.
+"""On PYTHONPATH of a run: a stage named in LAQFI_PAUSE stops in the middle of a write, for a test to disturb it there.
 
 Its n-th file is complete under a temporary name, its first n - 1 files have their names. The first stage to get there
-leaves its name in the marker. Nothing else about the run is changed.
+leaves its name in the marker; when that is removed, the stage goes on. Nothing else about the run is changed.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 PREFIX = "laqfi.stages."
 plan = json.loads(os.environ.get("LAQFI_PAUSE", "{}"))
@@ -23,8 +24,10 @@ if stage in plan.get("writes", {}):
         fsync(descriptor)
         left -= 1
         if left == 0:
-            with suppress(FileExistsError), open(plan["marker"], "x") as marker:
-                marker.write(stage)
-            time.sleep(600)
+            marker = Path(plan["marker"])
+            with suppress(FileExistsError), marker.open("x") as file:
+                file.write(stage)
+            while marker.exists():
+                time.sleep(0.05)
 
     os.fsync = pausing
