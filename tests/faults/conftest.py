@@ -1,9 +1,9 @@
 """What an undisturbed run makes, clones to disturb, and the count of kills that were survived."""
 
 import pytest
+from runs import STEPS, one_rerun, use_this_environment
 
 from clone import Clone
-from runs import STEPS, one_rerun, use_this_environment
 from tiny import one_variant_params
 
 SURVIVED = pytest.StashKey[dict[str, dict[str, int]]]()

@@ -4,7 +4,6 @@ import re
 
 import psutil
 import pytest
-
 from runs import ENGINES, Run, finished, forget, make, one_rerun, paused, wait_until
 
 

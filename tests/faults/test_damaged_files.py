@@ -4,7 +4,6 @@ import hashlib
 
 import pytest
 import yaml
-
 from runs import assert_nothing_is_half_written, cached, finished, make, one_rerun
 
 MODEL = "data/tiny/model.safetensors"
@@ -76,18 +75,35 @@ def test_snakemakes_stages_name_a_damaged_artefact_and_removing_it_repairs(compl
     assert finished(complete) == expected
 
 
-@pytest.mark.parametrize("lost", [0.0, 0.4])
-def test_a_damaged_record_of_dvc_is_named_and_removing_it_repairs(complete, lost, expected):
+def cut_in_a_word(payload: bytes) -> bytes:
+    return payload[: payload.index(b"size:", len(payload) // 2) + 2]
+
+
+def cut_after_a_line(payload: bytes) -> bytes:
+    return payload[: payload.index(b"\n", len(payload) // 2) + 1]
+
+
+@pytest.mark.parametrize("how", [lambda payload: b"", cut_in_a_word], ids=["empty", "cut_in_a_word"])
+def test_a_damaged_record_of_dvc_is_named_and_removing_it_repairs(complete, how, expected):
     record = complete.folder / "dvc.lock"
-    whole = record.read_text()
-    damage(record, lambda payload: payload[: int(len(payload) * lost)])
+    whole = record.read_bytes()
+    damage(record, how)
     result = complete.call(*make("dvc"), check=False)
     assert result.returncode != 0
     assert result.stderr.startswith("error: dvc.lock is damaged; take it from git (git checkout dvc.lock) or remove it")
     assert "Traceback" not in result.stderr
     record.unlink()
     assert "Running stage" not in one_rerun(complete, "dvc")
-    assert yaml.safe_load(record.read_text()) == yaml.safe_load(whole)
+    assert record.read_bytes() == whole
+    assert finished(complete) == expected
+
+
+def test_a_record_of_dvc_that_lost_its_end_is_completed(complete, expected):
+    record = complete.folder / "dvc.lock"
+    whole = record.read_bytes()
+    damage(record, cut_after_a_line)
+    one_rerun(complete, "dvc")
+    assert yaml.safe_load(record.read_bytes()) == yaml.safe_load(whole)
     assert finished(complete) == expected
 
 

@@ -6,10 +6,9 @@ from copy import copy
 from pathlib import Path
 
 import pytest
-
 from runs import ENGINES, assert_nothing_is_half_written, finished, forget, make, temporary_files
 
-QUANTIZED = "data/tiny/quantize/fp32.safetensors"
+CURVATURE = "data/tiny/curvature.safetensors"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,21 +23,24 @@ def may_mount(tmp_path_factory):
 @pytest.mark.parametrize(("engine", "room"), [(engine, room) for engine in ENGINES for room in (0.5, 1.5)])
 def test_one_rerun_repairs_after_the_disk_was_full(complete, engine, room, expected):
     """Room for half of a stage's file; room for it but not for DVC's copy of it."""
-    size = (complete.folder / QUANTIZED).stat().st_size
-    forget(complete, "quantize")
+    parent = complete.folder.parent
+    size = (complete.folder / CURVATURE).stat().st_size
+    forget(complete, "curvature")
     script = Path(__file__).parent / "full_disk.sh"
     command = ("unshare", "--mount", "sh", script, complete.folder, str(int(size * room) // 1024), *make(engine))
-    complete.call(*command, cwd=complete.folder.parent)
+    complete.call(*command, cwd=parent)
     full, freed = copy(complete), copy(complete)
-    full.folder, freed.folder = complete.folder.parent / "full", complete.folder.parent / "freed"
-    log = (complete.folder.parent / "full.log").read_text()
-    assert (complete.folder.parent / "full.code").read_text() != "0\n", log
+    full.folder, freed.folder = parent / "full", parent / "freed"
+    log = (parent / "full.log").read_text()
+    assert (parent / "full.code").read_text() != "0\n", log
     assert "No space left on device" in log
     assert not temporary_files(full)
     assert_nothing_is_half_written(full, expected)
-    assert ((full.folder / QUANTIZED).exists()) == (room > 1)
+    assert ((full.folder / CURVATURE).exists()) == (room > 1)
 
-    assert (complete.folder.parent / "freed.code").read_text() == "0\n", (complete.folder.parent / "freed.log").read_text()
+    assert (complete.folder.parent / "freed.code").read_text() == "0\n", (
+        complete.folder.parent / "freed.log"
+    ).read_text()
     assert finished(freed) == expected
 
 

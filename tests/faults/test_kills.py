@@ -5,7 +5,6 @@ import time
 from collections import Counter
 
 import pytest
-
 from runs import ENGINES, Run, assert_nothing_is_half_written, declared, finished, make, one_rerun, paused, wait_until
 
 SEED = 20

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from runs import ENGINES, STEPS, Run, finished, forget, make, wait_until
 
 from laqfi import io
-from runs import ENGINES, STEPS, Run, finished, forget, make, wait_until
 
 
 def said(run: Run) -> str:
@@ -38,7 +38,7 @@ def test_training_goes_on_after_sigterm_and_after_kill_9(complete, engine, expec
         until_step(run, 5)
         run.stages()["train"].terminate()
         assert run.wait() != 0
-        (stopped,) = re.findall(r"error: train: stopped by SIGTERM after step (\d+); run again to go on from", said(run))
+        (stopped,) = re.findall(r"error: train: stopped by SIGTERM after step (\d+); run again", said(run))
         assert "Traceback" not in said(run)
     step = len(io.read_tensors(state(complete))[0]["losses"])
     assert step == int(stopped)
