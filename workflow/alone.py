@@ -56,9 +56,7 @@ def main() -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    for file in CACHE.rglob(
-        "*"
-    ):  # DVC believes a read-only file; another one it hashes, and throws away if it is damaged
+    for file in CACHE.rglob("*"):  # a read-only file DVC believes; another it hashes, and drops if it is damaged
         file.chmod(file.stat().st_mode | stat.S_IWUSR)
     os.set_inheritable(descriptor, True)
     os.execvp(sys.argv[1], sys.argv[1:])
