@@ -1,6 +1,6 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands provenance test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
+.PHONY: help repro commands provenance test fault-test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
@@ -24,9 +24,9 @@ $(SLURM): $(VENV)
 
 repro: $(VENV) ## run the active profiles: ENGINE=dvc (default) or ENGINE=snakemake
 ifeq ($(ENGINE),dvc)
-	@$(RUN) dvc repro
+	@$(RUN) python workflow/alone.py dvc repro
 else ifeq ($(ENGINE),snakemake)
-	@$(RUN) snakemake
+	@$(RUN) python workflow/alone.py snakemake
 else
 	$(error ENGINE is '$(ENGINE)', allowed is dvc or snakemake)
 endif
@@ -40,6 +40,9 @@ provenance: $(VENV) ## write which commit, parameters, versions and device made 
 
 test: $(VENV) ## all tests
 	@$(RUN) python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+
+fault-test: $(VENV) ## tests with kill -9, full disks and damaged files, under both engines: some minutes
+	@$(RUN) python -m pytest tests/faults
 
 slurm-test: $(SLURM) ## tests on a private SLURM cluster, which is started and stopped (Debian: slurm-wlm and munge)
 	@$(RUN) python -m pytest tests/slurm

@@ -38,7 +38,7 @@ class Clone:
 
     def copy(self, folder: Path) -> "Clone":
         """Another clone in the same state, what has run included."""
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        shutil.copytree(self.folder, folder, symlinks=True, dirs_exist_ok=True)
         made = copy(self)
         made.folder = folder
         return made

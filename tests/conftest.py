@@ -13,7 +13,7 @@ from tiny import ROOT, tiny_params
 
 torch.set_num_threads(1)  # workers with several threads each wait for each other
 
-collect_ignore = ["slurm"]  # needs a cluster: `make slurm-test` names it
+collect_ignore = ["slurm", "faults"]  # a cluster, some minutes: `make slurm-test` and `make fault-test` name them
 CLONES = {"by_dvc", "by_snakemake"}
 
 

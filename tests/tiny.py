@@ -64,3 +64,12 @@ def leaves(tree, place: str = "") -> Iterator[tuple[str, object]]:
             yield from leaves(value, f"{place}.{key}".strip("."))
     else:
         yield place, tree
+
+
+def one_variant_params() -> dict:
+    """`tiny_params` with FP32 alone: every stage runs once."""
+    params = tiny_params()
+    params["variants"] = {"fp32": params["variants"]["fp32"]}
+    for settings in params["profiles"]["tiny"]["sample"]["headline"].values():
+        settings["variants"] = ["fp32"]
+    return params

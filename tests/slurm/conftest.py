@@ -5,7 +5,7 @@ import pytest
 from clone import Clone
 from cluster import Cluster, missing, processes
 from heads import TRAINED
-from tiny import tiny_params
+from tiny import one_variant_params
 
 STEPS = 300  # training must last some seconds, for a fault to hit it
 FIRST_WAIT = "slurm-init-seconds-before-status-checks: "
@@ -49,9 +49,8 @@ def untrained(undisturbed, tmp_path) -> Clone:
 def slow_clone(folder) -> Clone:
     """Tiny, but with a training that lasts, and a profile that looks after its jobs at once."""
     clone = Clone(folder)
-    params = tiny_params()
+    params = one_variant_params()  # few jobs: starting one takes longer than its work
     params["profiles"]["tiny"]["train"]["steps"] = STEPS
-    params["variants"] = {"fp32": params["variants"]["fp32"]}  # few jobs: starting one takes longer than its work
     clone.write_params(params)
     profile = folder / "workflow/profiles/slurm/config.yaml"
     assert f"{FIRST_WAIT}20" in profile.read_text()
