@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,21 @@ DIGEST = slice(8 + len(SEAL), 8 + len(SEAL) + 64)
 
 
 def write_bytes(path: Path, *parts: bytes) -> None:
-    """Write `parts`, one after the other, so that `path` either holds all of them or is untouched."""
+    """Write `parts`, one after the other, so that `path` either holds all of them or is untouched.
+
+    What a killed run left of an earlier attempt is removed. Raises LaqfiError if the file cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.????????"):
+            left.unlink(missing_ok=True)
+        replace_bytes(path, parts)
+    except OSError as error:
+        raise LaqfiError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def replace_bytes(path: Path, parts: Iterable[bytes]) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

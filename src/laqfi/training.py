@@ -57,11 +57,8 @@ class Trainer:
         self.parameters = dict(unet.named_parameters())
         self.ema = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=settings.lr, fused=True)
-        self.losses: list[Tensor] = []
-
-    @property
-    def step(self) -> int:
-        return len(self.losses)
+        self.step = 0
+        self.losses = torch.zeros(settings.steps, device=self.device)  # one tensor: many small ones pin a lot of memory
 
     def advance(self, x0: Tensor, denoiser: nn.Module) -> None:
         """One optimizer step on the batch x0 [B, C, H, W] in [-1, 1]; `denoiser` is the U-Net, compiled or not."""
@@ -80,7 +77,8 @@ class Trainer:
         self.optimizer.zero_grad()
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
         get_ema_multi_avg_fn(decay)(list(self.ema.values()), list(self.parameters.values()), None)
-        self.losses.append(loss.detach())
+        self.losses[self.step] = loss.detach()
+        self.step += 1
 
     def state(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": tensor for name, tensor in self.parameters.items()}
@@ -88,11 +86,12 @@ class Trainer:
         for name, parameter in self.parameters.items():
             moments = self.optimizer.state[parameter]
             tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq")}
-        return tensors | {"losses": torch.stack(self.losses)}
+        return tensors | {"losses": self.losses[: self.step].clone()}
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        self.losses = list(tensors["losses"].to(self.device))
+        self.step = len(tensors["losses"])
+        self.losses[: self.step] = tensors["losses"]
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"model.{name}"])
             self.ema[name].copy_(tensors[f"ema.{name}"])
@@ -101,9 +100,9 @@ class Trainer:
             self.optimizer.state[parameter] = {"step": steps, **moments}
 
 
-def check_finite(losses: list[Tensor]) -> None:
+def check_finite(losses: Tensor) -> None:
     """Raises LaqfiError if the latest loss is not a number: nothing after it could be."""
-    if losses and not torch.isfinite(losses[-1]):
+    if len(losses) and not torch.isfinite(losses[-1]):
         raise LaqfiError(
             f"train: the loss is {losses[-1].item()} at step {len(losses)}; lower train.lr or train.grad_clip"
         )
@@ -149,8 +148,9 @@ def train(
                 io.write_tensors(resume, trainer.state())
                 raise LaqfiError(f"train: stopped by SIGTERM after step {trainer.step}; run again to go on from there")
             if trainer.step % 50 == 0:
-                check_finite(trainer.losses)
-                bar.set_postfix(loss=f"{torch.stack(trainer.losses[-50:]).mean().item():.4f}")
+                done = trainer.losses[: trainer.step]
+                check_finite(done)
+                bar.set_postfix(loss=f"{done[-50:].mean().item():.4f}")
                 if clock() - saved > save_every:
                     io.write_tensors(resume, trainer.state())
                     saved = clock()

@@ -44,7 +44,6 @@ def test_one_rerun_repairs_after_the_disk_was_full(complete, engine, room, expec
     assert finished(freed) == expected
 
 
-@pytest.mark.xfail(strict=True, reason="laqfi.io.write_bytes lets an OSError through: a traceback, not one line")
 def test_a_stage_that_cannot_write_says_so_in_one_line(clone):
     command = ("python", "-m", "laqfi.stages.dataset", "--params=params.yaml", "--profile=tiny", "--out=out/a.npz")
     result = subprocess.run(

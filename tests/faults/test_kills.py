@@ -50,7 +50,6 @@ def kill_after(clone, engine, writes: dict[str, int], seconds: float) -> bool:
         return run.running
 
 
-@pytest.mark.xfail(strict=True, reason="laqfi.io.write_bytes leaves the temporary file of a killed run where it is")
 def test_what_a_kill_in_a_write_leaves_is_gone_after_the_next_write(clone):
     command = ("python", "-m", "laqfi.stages.dataset", "--params=params.yaml", "--profile=tiny", "--out=out/a.npz")
     marker = clone.folder.parent / "marker"

@@ -190,16 +190,20 @@ def test_object_arrays_are_refused_and_the_old_file_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(OSError(28, "No space left on device"), LaqfiError), (KeyboardInterrupt(), KeyboardInterrupt)],
+    ids=["full disk", "interrupt"],
+)
 @pytest.mark.parametrize("broken", ["fsync", "fdopen", "replace"])
-def test_interrupted_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, broken, error):
+def test_interrupted_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, broken, error, raised):
     io.write_bytes(tmp_path / "a.bin", b"old")
 
     def fail(*args):
         raise error
 
     monkeypatch.setattr(Path if broken == "replace" else os, broken, fail)
-    with pytest.raises(error):
+    with pytest.raises(raised, match="No space left on device" if raised is LaqfiError else None):
         io.write_bytes(tmp_path / "a.bin", b"new")
     assert (tmp_path / "a.bin").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]

@@ -36,7 +36,7 @@ def train(profile: Profile, *, dataset: Path, model: Path, loss: Path) -> None:
         "image": list(images.shape[1:]),
     }
     io.write_tensors(model, trainer.ema, metadata)
-    io.write_text(loss, loss_curve(torch.stack(trainer.losses)))
+    io.write_text(loss, loss_curve(trainer.losses))
     resume.unlink(missing_ok=True)
 
 
