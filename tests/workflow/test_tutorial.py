@@ -112,6 +112,12 @@ def test_every_block_of_the_tutorial_does_what_the_page_says(reader):
     assert {block.kind for block in BLOCKS} == {"bash", "diff", "python", "text"}
 
 
+@pytest.mark.parametrize("block", [Block("", "yaml", ""), Block("", "", ""), Block("later", "bash", "")])
+def test_a_block_that_nothing_runs_is_refused(block):
+    with pytest.raises(AssertionError):
+        Reader(None).follow(block)
+
+
 def test_every_fence_of_the_page_is_a_block():
     assert len(re.findall(r"^\s*(?:```|~~~)", PAGE, re.M)) == 2 * len(BLOCKS)
 
