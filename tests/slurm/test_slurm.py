@@ -8,7 +8,8 @@ import signal
 import yaml
 
 from cluster import processes, wait_until
-from heads import TRAINED, Head
+from heads import COMMAND, TRAINED, Head
+from tiny import ROOT
 
 ON_THE_HEAD_NODE = {"dataset", "report"}
 
@@ -80,3 +81,13 @@ def test_one_command_goes_on_after_the_head_process_was_killed(cluster, untraine
         untrained.make("slurm-resume")
         assert head.states(job) == {"CANCELLED"}
     assert untrained.outputs() == undisturbed.outputs()
+
+
+def test_the_edits_of_the_tutorial_reach_the_jobs(clone):
+    page = (ROOT / "docs/tutorial.md").read_text()
+    (patch,) = [block for block in re.findall(r"```diff\n(.*?)```", page, re.S) if "profiles/slurm" in block]
+    file = clone.folder / ".git/tutorial.diff"
+    file.write_text(patch)
+    clone.git("apply", str(file))
+    jobs = clone.call(*COMMAND, "--dry-run").stdout
+    assert len(re.findall(r"resources: .*slurm_account=my_project", jobs)) >= jobs.count("\nrule ") > 0

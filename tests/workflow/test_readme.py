@@ -1,9 +1,12 @@
 """The README's results are those of reports/quick. `python tests/workflow/test_readme.py --fix` copies them over."""
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,6 +22,32 @@ def expected() -> str:
 
 def test_the_results_table_is_the_one_of_the_report():
     assert README.read_text() == expected(), "run python tests/workflow/test_readme.py --fix"
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_metrics_diff_of_the_readme_is_that_of_two_commits(tmp_path):
+    """In a clone without DVC's cache: metrics are in git."""
+    ((command, shown),) = re.findall(r"```console\n\$ (.+)\n((?:.*\n)*?)```", README.read_text())
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs the history of the repository, this is a copy of its files")
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() == "true":
+        pytest.skip("needs the history of the repository, this is a shallow clone: git fetch --unshallow")
+    for commit in re.findall(r"\b[0-9a-f]{7}\b", command):
+        assert git("merge-base", "--is-ancestor", commit, "HEAD").returncode == 0, f"{commit} is not in the history"
+    git("clone", "--quiet", str(ROOT), str(tmp_path))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    found = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.stdout == shown, found.stderr
 
 
 def test_every_file_the_readme_links_to_exists():

@@ -1,0 +1,128 @@
+"""A network that is not this package's U-Net: to packed weights in one file, and back."""
+
+import pytest
+import torch
+from torch import nn
+
+from laqfi import io
+from laqfi.diffusion import add_noise
+from laqfi.errors import LaqfiError
+from laqfi.fisher import fisher_maps
+from laqfi.quant.account import predicted_change
+from laqfi.quant.curvature import curvatures
+from laqfi.quant.own import load_model, quantize_model, save_model
+from laqfi.quant.store import stored_size
+
+FORMATS = ["int2", "int3", "int4", "int6", "int8", "float16"]
+
+
+class Own(nn.Module):
+    """Every kind of layer that can be stored, and a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+        self.time = nn.Linear(1, 8)
+        self.norm = nn.GroupNorm(2, 8)
+        self.up = nn.ConvTranspose2d(8, 1, 4, stride=2, padding=1)
+        self.register_buffer("last", torch.tensor(100.0))
+
+    def forward(self, x, timestep):
+        time = self.time(timestep[:, None] / self.last)[:, :, None, None]
+        return self.up(torch.tanh(self.norm(self.down(x) + time)))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Own().eval()
+
+
+@pytest.fixture
+def images():
+    coarse = torch.rand(16, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return coarse.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+@pytest.fixture
+def fisher(model, images, alphas_cumprod):
+    maps = fisher_maps(model, images, alphas_cumprod, timesteps=[1, 50, 100], bins=[100], chunk=8, seed=0)
+    return maps["gauss_newton"].per_weight[100]
+
+
+@pytest.fixture
+def seen(images, alphas_cumprod):
+    """What the model is called with."""
+    timestep = torch.tensor([1, 50, 100, 100]).repeat(4)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    return add_noise(images, noise, timestep, alphas_cumprod), timestep
+
+
+def restored(model, stored):
+    """An ordinary model with the weights that are stored."""
+    weights = {name: p.detach() + stored[name].delta for name, p in model.named_parameters()}
+    made = Own().eval()
+    made.load_state_dict(model.state_dict() | weights)
+    return made
+
+
+def budget(ratio, **more):
+    return {"target": {"ratio": ratio}, "formats": FORMATS, **more}
+
+
+def test_the_loaded_model_computes_on_the_packed_weights(model, fisher, seen, tmp_path):
+    stored = quantize_model(model, {"uniform": fisher}, "budget", budget(6))
+    save_model(tmp_path / "own.safetensors", stored)
+    packed = Own().eval()
+    load_model(packed, tmp_path / "own.safetensors")
+    assert torch.equal(packed(*seen), restored(model, stored)(*seen))
+    assert not list(packed.parameters())
+    kept = sum(buffer.numel() * buffer.element_size() for buffer in packed.buffers()) - packed.last.element_size()
+    assert kept == stored_size(stored) <= 4 * sum(p.numel() for p in model.parameters()) / 6
+
+
+def test_what_the_file_holds_is_what_runs(model, fisher, seen, tmp_path):
+    stored = quantize_model(model, {"uniform": fisher}, "bits", {"format": "int4"})
+    stored["up.weight"].parts[".scale"].mul_(2)
+    save_model(tmp_path / "own.safetensors", stored)
+    packed = Own().eval()
+    load_model(packed, tmp_path / "own.safetensors")
+    assert not torch.allclose(packed(*seen), restored(model, stored)(*seen))
+
+
+def test_smaller_files_change_the_output_more_as_predicted(model, fisher, seen):
+    predicted, measured = [], []
+    for ratio in (3, 4.5, 6):
+        stored = quantize_model(model, {"uniform": fisher}, "budget", budget(ratio))
+        predicted.append(predicted_change({name: one.delta for name, one in stored.items()}, fisher))
+        changed = restored(model, stored)(*seen) - model(*seen)
+        measured.append(changed.square().flatten(1).sum(1).mean().item())
+    assert predicted == sorted(predicted)
+    assert measured == sorted(measured)
+    assert all(p / 5 < m < 5 * p for p, m in zip(predicted, measured, strict=True))
+
+
+def test_gptq_rounds_by_the_curvature_it_is_given(model, images, fisher, alphas_cumprod):
+    curvature = curvatures(model, images, alphas_cumprod, timesteps=[1, 50], chunk=8, seed=0)
+    nearest = quantize_model(model, {"uniform": fisher}, "bits", {"format": "int3"})
+    options = {"format": "int3", "rounding": "gptq"}
+    rounded = quantize_model(model, {"uniform": fisher}, "bits", options, curvature)
+
+    def second_order(stored):
+        delta = stored["down.weight"].delta.flatten(1)
+        return (delta @ curvature["down.weight"] * delta).sum()
+
+    assert second_order(rounded) < second_order(nearest)
+
+
+def test_a_file_of_another_network_is_refused(model, fisher, tmp_path):
+    save_model(tmp_path / "own.safetensors", quantize_model(model, {"uniform": fisher}, "bits", {"format": "int8"}))
+    with pytest.raises(LaqfiError, match=r"the format map names 'down.weight', which the network does not have"):
+        load_model(nn.Conv2d(1, 8, 3), tmp_path / "own.safetensors")
+
+
+def test_a_layer_that_cannot_be_stored_is_named(tmp_path):
+    model = nn.Sequential(nn.BatchNorm2d(2))
+    io.write_tensors(tmp_path / "own.safetensors", dict(model.named_parameters()))
+    with pytest.raises(TypeError, match="0: a BatchNorm2d cannot be stored"):
+        load_model(model, tmp_path / "own.safetensors")
