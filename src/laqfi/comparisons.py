@@ -87,8 +87,8 @@ def as_metrics(evaluations: dict[str, dict], choices: dict[str, dict], controls:
 def layer_rows(table: dict) -> list[dict[str, str]]:
     """Fisher information of every layer at the last step of sampling, and how it got there.
 
-    Both kinds, over the layer with the most at that timestep (eq. 2), and from the first step of sampling to the last;
-    each with its standard error, those of a quotient added in quadrature.
+    Both kinds, over the layer with the most at that timestep (eq. 2); where it is largest; and from the first step of
+    sampling to the last. Each with its standard error, those of a quotient added in quadrature.
     """
     first, last = table["timesteps"][-1], table["timesteps"][0]
     titles = {"empirical": "empirical", "gauss_newton": "Gauss–Newton"}
@@ -98,7 +98,8 @@ def layer_rows(table: dict) -> list[dict[str, str]]:
         top = max(found["mean"][0] for found in layers.values()) or 1.0
         for layer, found in layers.items():
             mean, error = found["mean"], found["standard_error"]
-            rows[layer][f"{title}, t = {last}"] = f"{mean[0] / top:.3f} ± {error[0] / top:.3f}"
+            rows[layer][f"{title}, t = {last}"] = f"{mean[0] / top:.2g} ± {error[0] / top:.1g}"
+            rows[layer][f"{title}, largest at"] = f"t = {table['timesteps'][mean.index(max(mean))]}"
             rows[layer][f"{title}, t = {last} over t = {first}"] = quotient(mean[0], error[0], mean[-1], error[-1])
     return list(rows.values())
 
@@ -107,4 +108,4 @@ def quotient(a: float, a_error: float, b: float, b_error: float) -> str:
     if a == 0 or b == 0:
         return "none"
     relative = ((a_error / a) ** 2 + (b_error / b) ** 2) ** 0.5
-    return f"{a / b:.3g} ± {a / b * relative:.2g}"
+    return f"{a / b:.2g} ± {a / b * relative:.1g}"

@@ -105,16 +105,17 @@ def test_metrics_hold_the_same_numbers():
 def test_layers_are_over_the_largest_with_their_standard_errors():
     layers = {
         "1": {"mean": [8.0, 4.0, 2.0], "standard_error": [0.8, 0.1, 0.2]},
-        "2": {"mean": [2.0, 4.0, 4.0], "standard_error": [0.1, 0.1, 0.0]},
+        "2": {"mean": [2.0, 5.0, 4.0], "standard_error": [0.1, 0.1, 0.0]},
         "3": {"mean": [0.0, 0.0, 0.0], "standard_error": [0.0, 0.0, 0.0]},
     }
     table = {"timesteps": [1, 50, 1000], "empirical": {"layers": layers}, "gauss_newton": {"layers": layers}}
     first, second, third = comparisons.layer_rows(table)
     assert (first["layer"], first["empirical, t = 1"], second["Gauss–Newton, t = 1"]) == (
         "1",
-        "1.000 ± 0.100",
-        "0.250 ± 0.013",
+        "1 ± 0.1",
+        "0.25 ± 0.01",
     )
-    assert first["empirical, t = 1 over t = 1000"] == "4 ± 0.57"  # 4 · √(0.1² + 0.1²)
-    assert second["empirical, t = 1 over t = 1000"] == "0.5 ± 0.025"
+    assert first["empirical, t = 1 over t = 1000"] == "4 ± 0.6"  # 4 · √(0.1² + 0.1²)
+    assert second["empirical, t = 1 over t = 1000"] == "0.5 ± 0.03"
+    assert (first["empirical, largest at"], second["Gauss–Newton, largest at"]) == ("t = 1", "t = 50")
     assert third["empirical, t = 1 over t = 1000"] == "none"
