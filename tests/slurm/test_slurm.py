@@ -59,7 +59,7 @@ def test_a_job_on_a_node_that_dies_is_started_on_another(cluster, untrained, und
         job = head.training()
         cluster.kill_node(job["node"])
         try:
-            wait_until(lambda: head.states(job) == {"PENDING"}, "the job waits for another node")
+            wait_until(lambda: head.states(job) == {"PENDING"}, "the job waits for another node", 180)
             cluster.call("scontrol", "update", f"JobId={job['id']}", "StartTime=now")  # SLURM would wait two minutes
             head.wait()
             (restarted,) = head.jobs("--states=all")
