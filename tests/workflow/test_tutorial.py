@@ -40,7 +40,7 @@ def on_a_cluster() -> set[str]:
     """The commands that `make slurm-test` runs."""
     recipe = re.search(r"-m (pip install) --quiet (.*\[slurm\]')", (ROOT / "Makefile").read_text())
     command = re.search(r"^COMMAND = \((.*)\)$", (ROOT / "tests/slurm/heads.py").read_text(), re.M)
-    resumed = re.search(r'call\("make", .*"(slurm-resume)"\)', (ROOT / "tests/slurm/test_slurm.py").read_text())
+    resumed = re.search(r'\.make\("(slurm-resume)"\)', (ROOT / "tests/slurm/test_slurm.py").read_text())
     return {" ".join(recipe.groups()), " ".join(re.findall(r'"(.*?)"', command[1])), f"make {resumed[1]}"}
 
 
