@@ -15,6 +15,9 @@ import yaml
 from tiny import ROOT, tiny_params
 
 
+MAKES = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")  # what `make test` tells a make it starts, which a user's is not told
+
+
 def planned_jobs(text: str) -> set[str]:
     """The jobs in what `snakemake --dry-run` prints, named as DVC names them."""
     jobs = re.findall(r"^(?:local)?rule (\w+):$(.*?)(?=^\[|^Job stats|\Z)", text, flags=re.M | re.S)
@@ -53,7 +56,8 @@ class Clone:
     @property
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return os.environ | {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
+        inherited = {k: v for k, v in os.environ.items() if k not in MAKES}
+        return inherited | {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
 
     def call(self, *command, cwd=None, check=True, input=None):
         result = subprocess.run(
