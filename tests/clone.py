@@ -14,7 +14,6 @@ import yaml
 
 from tiny import ROOT, tiny_params
 
-
 MAKES = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")  # what `make test` tells a make it starts, which a user's is not told
 
 
