@@ -124,6 +124,16 @@ def test_only_the_stored_tensors_are_resident_before_and_after_forward(format):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+def test_a_compiled_stored_layer_is_one_graph_with_the_same_result(format):
+    make, shape = LAYERS["transposed"]
+    layer, _ = pair(make, format)
+    x = torch.randn(shape)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)  # raises where it cannot be one graph
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(x), layer(x))
+
+
 def test_the_state_of_stored_layers_can_be_saved_and_loaded():
     first, layouts, _ = stored_network(Format("int5", symmetric=False))
     second = network()
