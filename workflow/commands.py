@@ -14,13 +14,19 @@ def commands(stages: dict[str, Stage], variants: list[str], profile: str) -> lis
     return [command for stage in stages.values() for command in fill(stage.cmd, choices)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def asked_for(description: str) -> tuple[dict, str]:
+    """params.yaml, and the one of its profiles that the command line names."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("profile")
     profile = parser.parse_args().profile
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     if profile not in params["profiles"]:
         parser.error(f"found no profile {profile!r} in params.yaml, allowed is one of {sorted(params['profiles'])}")
+    return params, profile
+
+
+def main() -> None:
+    params, profile = asked_for(__doc__)
     print("\n".join(commands(load(), list(params["variants"]), profile)))
 
 

@@ -1,6 +1,5 @@
 """Write what made the results of a profile: reports/<profile>/provenance.json. Run it where and when they were made."""
 
-import argparse
 import hashlib
 import json
 import platform
@@ -9,7 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import yaml
+
+from commands import asked_for
 
 PACKAGES = ("numpy", "safetensors", "scipy", "torch", "torchvision")
 
@@ -46,12 +46,7 @@ def provenance(params: dict, profile: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("profile")
-    profile = parser.parse_args().profile
-    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    if profile not in params["profiles"]:
-        parser.error(f"found no profile {profile!r} in params.yaml, allowed is one of {sorted(params['profiles'])}")
+    params, profile = asked_for(__doc__)
     path = Path(f"reports/{profile}/provenance.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(provenance(params, profile), indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from runs import assert_nothing_is_half_written, finished, forget, make, tempora
 CURVATURE = "data/tiny/curvature.safetensors"
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def may_mount(tmp_path_factory):
     command = ("unshare", "--mount", "mount", "-t", "tmpfs", "none", tmp_path_factory.mktemp("mount"))
     try:
@@ -20,6 +20,7 @@ def may_mount(tmp_path_factory):
         pytest.skip(f"needs root, to mount a small tmpfs ({error})")
 
 
+@pytest.mark.usefixtures("may_mount")
 @pytest.mark.parametrize(("engine", "room"), [("dvc", 0.5), ("dvc", 1.5), ("snakemake", 0.5)])
 def test_one_rerun_repairs_after_the_disk_was_full(complete, engine, room, expected):
     """Room for half of a stage's file; room for it but not for DVC's copy of it."""
