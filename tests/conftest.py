@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import laqfi.stages  # noqa: F401  # isort: skip  # sets what it sets before PyTorch is loaded
 import pytest
 import torch
 

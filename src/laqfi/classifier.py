@@ -54,7 +54,8 @@ def fit(network: FeatureNet, images: Tensor, labels: Tensor, settings: Classifie
     random = generator("classifier", settings.seed)
     reach = images.shape[-1] // 8
     per_epoch = math.ceil(len(images) / settings.batch_size)
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
+    # Fused: the other implementation takes `torch.sqrt`, whose last digit depends on the processor.
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * per_epoch)
     torch.manual_seed(derive_seed("classifier dropout", settings.seed))
     network.train()

@@ -1,5 +1,7 @@
 """Questions put to a run, answered by paired differences on the same noise: rows of text, and numbers for DVC."""
 
+import math
+
 from laqfi import metrics
 from laqfi.tables import IMPORTANCES, difference, rounded
 
@@ -107,5 +109,5 @@ def layer_rows(table: dict) -> list[dict[str, str]]:
 def quotient(a: float, a_error: float, b: float, b_error: float) -> str:
     if a == 0 or b == 0:
         return "none"
-    relative = ((a_error / a) ** 2 + (b_error / b) ** 2) ** 0.5
+    relative = math.hypot(a_error / a, b_error / b)
     return f"{a / b:.2g} ± {a / b * relative:.1g}"

@@ -4,6 +4,7 @@ Timesteps run from 1 (least noise, the last step of sampling) to T; index 0 is t
 `alphas_cumprod[0] = 1`.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -25,8 +26,16 @@ def linear_alphas_cumprod(timesteps: int, beta_start: float, beta_end: float) ->
 
 def add_noise(x0: Tensor, noise: Tensor, timestep: Tensor, alphas_cumprod: Tensor) -> Tensor:
     """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise (DDPM eq. 4); timestep [B]."""
-    alpha_bar = alphas_cumprod[timestep].to(x0.dtype).view(-1, *[1] * (x0.dim() - 1))
-    return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
+    alpha_bar = alphas_cumprod[timestep].view(-1, *[1] * (x0.dim() - 1))
+    return square_root(alpha_bar).to(x0.dtype) * x0 + square_root(1 - alpha_bar).to(x0.dtype) * noise
+
+
+def square_root(x: Tensor) -> Tensor:
+    """Square root, element by element, with the same last digit on every processor.
+
+    On a CPU `torch.sqrt` is MKL's, which does not round correctly and differs between processors; NumPy's does not.
+    """
+    return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
 
 
 def spaced_timesteps(timesteps: int, steps: int) -> list[int]:
@@ -36,7 +45,7 @@ def spaced_timesteps(timesteps: int, steps: int) -> list[int]:
 
 def predict_x0(x: Tensor, noise: Tensor, alpha_bar: float, clip: bool) -> Tensor:
     """The clean image the predicted noise implies (DDIM eq. 9)."""
-    x0 = (x - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5
+    x0 = (x - math.sqrt(1 - alpha_bar) * noise) / math.sqrt(alpha_bar)
     return x0.clamp(-1, 1) if clip else x0
 
 
@@ -45,17 +54,17 @@ def ddim_step(
 ) -> tuple[Tensor, float]:
     """Mean and standard deviation of x_prev given x_t (DDIM, Song et al. 2021, eq. 12 and 16)."""
     x0 = predict_x0(x, noise, alpha_bar, clip)
-    direction = (x - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5  # equals `noise` where nothing was clipped
-    sigma = eta * ((1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)) ** 0.5
-    return alpha_bar_prev**0.5 * x0 + (1 - alpha_bar_prev - sigma**2) ** 0.5 * direction, sigma
+    direction = (x - math.sqrt(alpha_bar) * x0) / math.sqrt(1 - alpha_bar)  # equals `noise` where nothing was clipped
+    sigma = eta * math.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev))
+    return math.sqrt(alpha_bar_prev) * x0 + math.sqrt(1 - alpha_bar_prev - sigma**2) * direction, sigma
 
 
 def ddpm_step(x: Tensor, noise: Tensor, alpha_bar: float, alpha_bar_prev: float, clip: bool) -> tuple[Tensor, float]:
     """Mean and standard deviation of the posterior q(x_prev | x_t, x_0) (DDPM eq. 6 and 7)."""
     x0 = predict_x0(x, noise, alpha_bar, clip)
     alpha = alpha_bar / alpha_bar_prev
-    mean = (alpha_bar_prev**0.5 * (1 - alpha) * x0 + alpha**0.5 * (1 - alpha_bar_prev) * x) / (1 - alpha_bar)
-    return mean, ((1 - alpha) * (1 - alpha_bar_prev) / (1 - alpha_bar)) ** 0.5
+    weighted = math.sqrt(alpha_bar_prev) * (1 - alpha) * x0 + math.sqrt(alpha) * (1 - alpha_bar_prev) * x
+    return weighted / (1 - alpha_bar), math.sqrt((1 - alpha) * (1 - alpha_bar_prev) / (1 - alpha_bar))
 
 
 def error_gains(alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float) -> dict[int, float]:
@@ -70,7 +79,7 @@ def error_gains(alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float)
         alpha_bar, alpha_bar_prev = alphas_cumprod[t].item(), alphas_cumprod[t_prev].item()
         variance = (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
         kept = 1 - alpha_bar_prev - (1.0 if sampler == "ddpm" else eta**2) * variance
-        b = max(kept, 0.0) ** 0.5 - (alpha_bar_prev * (1 - alpha_bar) / alpha_bar) ** 0.5
+        b = math.sqrt(max(kept, 0.0)) - math.sqrt(alpha_bar_prev * (1 - alpha_bar) / alpha_bar)
         gains[t] = b**2 / alpha_bar_prev
     return gains
 

@@ -3,6 +3,7 @@
 Per-sample gradients are squared and then averaged: the square of a batch mean is a different, smaller thing.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ LOSSES = dict(zip(KINDS, (empirical_loss, gauss_newton_loss), strict=True))
 
 def mean_and_error(per_sample: Tensor) -> tuple[Tensor, Tensor]:
     """Mean over the samples and its standard error: [..., samples] to twice [...]."""
-    return per_sample.mean(-1), per_sample.std(-1) / per_sample.shape[-1] ** 0.5
+    return per_sample.mean(-1), per_sample.std(-1) / math.sqrt(per_sample.shape[-1])
 
 
 def squared_gradients(model: nn.Module, loss: Callable, x: Tensor, t: Tensor, noise: Tensor, probe: Tensor) -> dict:

@@ -1,7 +1,6 @@
 """Read and write artefacts: safetensors, npz, JSON and text, byte-stable and atomic; nothing is unpickled."""
 
 import hashlib
-import io
 import json
 import math
 import os
@@ -62,10 +61,8 @@ def write_json(path: Path, value) -> None:
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """An npz; NumPy stamps every member with the same fixed date, so equal arrays are equal bytes."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{k: np.asarray(v, order="C") for k, v in arrays.items()})
-    write_bytes(path, buffer.getvalue())
+    """An npz that `numpy.load` reads; equal arrays are equal bytes."""
+    write_bytes(path, npz.archive(arrays))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping | None = None) -> None:

@@ -1,1 +1,5 @@
-"""One module per stage of dvc.yaml."""
+"""The pipeline's stages, each a module that runs by itself: `python -m laqfi.stages.train --help`."""
+
+from laqfi.portable import settle_this_process
+
+settle_this_process()
