@@ -1,6 +1,6 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands provenance test fault-test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
+.PHONY: help repro commands provenance test fault-test portable-test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
@@ -43,6 +43,10 @@ test: $(VENV) ## all tests
 
 fault-test: $(VENV) ## tests with kill -9, full disks and damaged files, under both engines: some minutes
 	@$(RUN) python -m pytest tests/faults
+
+portable-test: $(VENV) ## the tiny profile on emulated processors gives the same bytes (Debian: qemu-user): half an hour
+	@command -v qemu-x86_64 >/dev/null || { echo 'error: needs qemu-x86_64 (Debian: apt-get install qemu-user)'; exit 1; }
+	@$(RUN) python -m pytest --capture=no tests/portable
 
 slurm-test: $(SLURM) ## tests on a private SLURM cluster, which is started and stopped (Debian: slurm-wlm and munge)
 	@$(RUN) python -m pytest tests/slurm

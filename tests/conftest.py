@@ -14,7 +14,8 @@ from tiny import ROOT, tiny_params
 
 torch.set_num_threads(1)  # workers with several threads each wait for each other
 
-collect_ignore = ["slurm", "faults"]  # a cluster, some minutes: `make slurm-test` and `make fault-test` name them
+# A cluster, some minutes, an emulator: `make slurm-test`, `make fault-test` and `make portable-test` name them.
+collect_ignore = ["slurm", "faults", "portable"]
 CLONES = {"by_dvc", "by_snakemake"}
 
 

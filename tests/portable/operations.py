@@ -1,0 +1,73 @@
+"""One of each thing that decides bytes, as SHA-256: `python tests/portable/operations.py` prints them as JSON."""
+
+import hashlib
+import json
+
+import laqfi.stages  # noqa: F401  # isort: skip  # sets what it sets before PyTorch is loaded
+import numpy as np
+import torch
+
+from laqfi import metrics, pictures
+from laqfi.classifier import FeatureNet, fit
+from laqfi.config import Classifier, Train
+from laqfi.diffusion import linear_alphas_cumprod
+from laqfi.fisher import fisher_maps
+from laqfi.quant.allocate import allocate
+from laqfi.quant.curvature import curvatures
+from laqfi.quant.grid import Format
+from laqfi.quant.tensor import Layout, quantize
+from laqfi.rng import generator
+from laqfi.training import Trainer
+from laqfi.unet import UNet, UNetConfig
+
+
+def digest(*values) -> str:
+    found = hashlib.sha256()
+    for value in values:
+        array = value.detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def operations() -> dict[str, str]:
+    """What each gave, on small random data."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    random = generator("operations")
+    images = torch.from_numpy(random.standard_normal((8, 1, 8, 8), dtype="float32")).clamp(-1, 1)
+    alphas_cumprod = linear_alphas_cumprod(100, 0.001, 0.1)
+    unet = UNet(UNetConfig(image_channels=1, base_channels=4, attention=(2, 6), heads=2, dropout=0.1))
+    settings = Train(steps=2, batch_size=8, lr=0.01, warmup=1, ema=0.9, grad_clip=1.0, seed=0)
+    trainer = Trainer(unet, alphas_cumprod, settings)
+    found = {}
+    for step in range(settings.steps):
+        trainer.advance(images, unet)
+        found[f"training step {step + 1}"] = digest(*trainer.state().values())
+    for parameter in unet.eval().parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    maps = fisher_maps(unet, images[:2], alphas_cumprod, timesteps=[50], bins=[100], chunk=2, seed=0)
+    fisher = maps["gauss_newton"].per_weight[100]
+    found["Fisher information"] = digest(*fisher.values())
+    matrices = curvatures(unet, images[:4], alphas_cumprod, timesteps=[50], chunk=4, seed=0)
+    found["curvature"] = digest(*matrices.values())
+    name = "layers.3.block1.conv1.weight"
+    weight = dict(unet.named_parameters())[name].detach()
+    parts, _ = quantize(weight, Layout(Format("int4"), tuple(weight.shape)), "fisher", fisher[name], matrices[name])
+    found["GPTQ"] = digest(*parts.values())
+    features = random.standard_normal((200, 84)) @ random.standard_normal((84, 84))
+    target = metrics.Reference.of(*metrics.mean_and_covariance(features[:100]))
+    fid = metrics.jackknife_fid(features[100:], target, 4)
+    found["FID"] = digest(fid.value, fid.left_out, metrics.interval([fid]), metrics.kid(features[:100], features[100:]))
+    network = FeatureNet(1, 8, 10)
+    labels = torch.arange(8)
+    fit(network, images, labels, Classifier(network="classifier", epochs=2, batch_size=8, lr=0.002, seed=0))
+    found["classifier"] = digest(*network.state_dict().values())
+    costs, sizes = random.lognormal(0, 9, (40, 6)), np.tile(np.arange(1, 7), (40, 1))
+    found["allocation"] = digest(allocate(costs.tolist(), sizes.tolist(), 120))
+    found["picture"] = hashlib.sha256(pictures.png(random.integers(0, 256, (64, 64, 1), dtype="uint8"))).hexdigest()
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(operations()))
