@@ -1,6 +1,6 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands provenance test fault-test portable-test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
+.PHONY: help repro commands provenance verify test fault-test portable-test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
@@ -37,6 +37,9 @@ commands: $(VENV) ## print the stage commands of PROFILE in order, to run them w
 
 provenance: $(VENV) ## write which commit, parameters, versions and device made the results of PROFILE
 	@$(RUN) python workflow/provenance.py $(PROFILE)
+
+verify: $(VENV) ## run the committed PROFILE anew and say whether it gives the published results byte for byte
+	@$(RUN) python workflow/verify.py $(PROFILE)
 
 test: $(VENV) ## all tests
 	@$(RUN) python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup

@@ -41,6 +41,7 @@ def provenance(params: dict, profile: str) -> dict:
         "changed": changed,
         "parameters_sha256": parameters_hash(params, profile),
         "device": device(),
+        "gpu": torch.cuda.is_available(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
 

@@ -28,7 +28,7 @@ def run_by(clone: Clone, python: list[str], **environment: str) -> dict[str, str
     """The outputs of all stages, run in one process of `python`."""
     given = "\n".join(commands(load(ROOT / "dvc.yaml"), list(VARIANTS), "tiny"))
     subprocess.run(
-        [*python, ROOT / "tests/portable/stages.py"],
+        [*python, ROOT / "tests/portable/run_stages.py"],
         cwd=clone.folder,
         env=clone.environment | {"OMP_NUM_THREADS": "1"} | environment,
         input=given,

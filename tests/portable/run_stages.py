@@ -1,6 +1,6 @@
 """Run stage commands, read from stdin one a line, in this one process: importing PyTorch once is slow enough here.
 
-`python tests/portable/stages.py < COMMANDS`, in the folder the commands are for.
+`python tests/portable/run_stages.py < COMMANDS`, in the folder the commands are for.
 """
 
 import runpy
