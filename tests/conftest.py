@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from laqfi.config import Params
 from laqfi.diffusion import linear_alphas_cumprod
+from laqfi.params.whole import Params
 from laqfi.unet import UNet, UNetConfig
 from tiny import ROOT, tiny_params
 

@@ -1,8 +1,7 @@
 """Record which leaves of params.yaml a stage reads."""
 
-from pydantic import BaseModel
-
 from laqfi.config import Block, Variant
+from pydantic import BaseModel
 
 
 class Keys(dict):

@@ -1,7 +1,11 @@
 """Read dvc.yaml, the one declaration of the pipeline, and hand it to Snakemake's rules."""
 
+import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,15 +13,20 @@ import yaml
 
 ITEM = re.compile(r"\$\{item\.(\w+)\}")
 WILDCARD = re.compile(r"\{(\w+)\}")
+RESOLVED = Path(".snakemake/laqfi")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of dvc.yaml, with `${item.x}` written as Snakemake's wildcard `{x}`."""
+    """One stage of dvc.yaml, with `${item.x}` written as Snakemake's wildcard `{x}`.
+
+    `params` are the keys it reads of the file `settings`, which is the output of the stage `params`.
+    """
 
     cmd: str
     deps: list[str]
     outs: list[str]
+    settings: str | None
     params: list[str]
 
     @property
@@ -38,19 +47,48 @@ def parse(raw: dict) -> Stage:
         return [ITEM.sub(r"{\1}", next(iter(e)) if isinstance(e, dict) else e) for e in entries]
 
     cmd = ITEM.sub(r"{\1}", raw["cmd"])
-    return Stage(cmd, names("deps"), names("outs", "metrics", "plots"), names("params"))
+    tracked = [ITEM.sub(r"{\1}", key) for entry in raw.get("params", []) for keys in entry.values() for key in keys]
+    (settings,) = names("params") or [None]
+    return Stage(cmd, names("deps"), names("outs", "metrics", "plots"), settings, tracked)
 
 
 def expand_folders(deps: list[str], outs: list[str]) -> list[str]:
     return [path for dep in deps for path in ([out for out in outs if out.startswith(f"{dep}/")] or [dep])]
 
 
+def resolved(stage: Stage) -> dict:
+    """What the stage `params` makes of params.yaml: `active`, the names of `variants`, and the settings by profile.
+
+    It is asked once for every content of the files it depends on. Ends the program, with its one line, if it refuses.
+    """
+    digest = hashlib.sha256()
+    for path in map(Path, stage.deps):
+        content = path.read_bytes() if path.is_file() else b""
+        digest.update(f"{path} {len(content)} ".encode() + content)
+    kept = RESOLVED / f"{digest.hexdigest()}.json"
+    if not kept.exists():
+        _, *arguments = stage.cmd.split(" --profile ")[0].split()
+        asked = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+        if asked.returncode:
+            sys.exit(asked.stderr.strip())
+        RESOLVED.mkdir(parents=True, exist_ok=True)
+        temporary = RESOLVED / f"{os.getpid()}.new"
+        temporary.write_text(asked.stdout)
+        temporary.replace(kept)
+    return json.loads(kept.read_text())
+
+
 def inputs(stage: Stage, config: dict):
-    """Input function: a wildcard the job does not have takes every value (the report reads all variants)."""
+    """Input function: a wildcard the job does not have takes every value (the report reads all variants).
+
+    Of the settings only the values decide what runs again, not when their file was written.
+    """
+    from snakemake.io import ancient  # slow to import, and not every user of this file has a Snakefile
 
     def resolve(wildcards) -> list[str]:
         choices = {"variant": list(config["variants"])} | {key: [value] for key, value in wildcards.items()}
-        return [path for dep in stage.deps for path in fill(dep, choices)]
+        settings = [ancient(path) for path in fill(stage.settings, choices)] if stage.settings else []
+        return [path for dep in stage.deps for path in fill(dep, choices)] + settings
 
     return resolve
 
@@ -67,7 +105,8 @@ def values(stage: Stage, config: dict):
 
     def resolve(wildcards) -> str:
         keys = [key.format(**dict(wildcards.items())) for key in stage.params]
-        return json.dumps({key: look_up(config, key.split(".")) for key in keys}, sort_keys=True)
+        settings = config["profiles"][wildcards.profile]
+        return json.dumps({key: look_up(settings, key.split(".")) for key in keys}, sort_keys=True)
 
     return resolve
 

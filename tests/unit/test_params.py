@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import yaml
-
 from laqfi.config import load
+
 from laqfi.errors import LaqfiError
 from tiny import ROOT, TINY, tiny_params
 
