@@ -14,19 +14,19 @@ import yaml
 ITEM = re.compile(r"\$\{item\.(\w+)\}")
 WILDCARD = re.compile(r"\{(\w+)\}")
 RESOLVED = Path(".snakemake/laqfi")
+LOCKS = Path(".snakemake/locks")
 
 
 @dataclass(frozen=True)
 class Stage:
     """One stage of dvc.yaml, with `${item.x}` written as Snakemake's wildcard `{x}`.
 
-    `params` are the keys it reads of the file `settings`, which is the output of the stage `params`.
+    `params` are the keys it reads of what the stage `params` writes.
     """
 
     cmd: str
     deps: list[str]
     outs: list[str]
-    settings: str | None
     params: list[str]
 
     @property
@@ -48,8 +48,7 @@ def parse(raw: dict) -> Stage:
 
     cmd = ITEM.sub(r"{\1}", raw["cmd"])
     tracked = [ITEM.sub(r"{\1}", key) for entry in raw.get("params", []) for keys in entry.values() for key in keys]
-    (settings,) = names("params") or [None]
-    return Stage(cmd, names("deps"), names("outs", "metrics", "plots"), settings, tracked)
+    return Stage(cmd, names("deps"), names("outs", "metrics", "plots"), tracked)
 
 
 def expand_folders(deps: list[str], outs: list[str]) -> list[str]:
@@ -71,24 +70,37 @@ def resolved(stage: Stage) -> dict:
         asked = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
         if asked.returncode:
             sys.exit(asked.stderr.strip())
-        RESOLVED.mkdir(parents=True, exist_ok=True)
-        temporary = RESOLVED / f"{os.getpid()}.new"
-        temporary.write_text(asked.stdout)
-        temporary.replace(kept)
+        write(kept, asked.stdout)
     return json.loads(kept.read_text())
 
 
-def inputs(stage: Stage, config: dict):
-    """Input function: a wildcard the job does not have takes every value (the report reads all variants).
+def write_settings(stage: Stage, config: dict) -> None:
+    """What the stage `params` would write for each profile, where it is not there yet.
 
-    Of the settings only the values decide what runs again, not when their file was written.
+    Not while a run works in this folder: its jobs go on with the settings they were planned by.
     """
-    from snakemake.io import ancient  # slow to import, and not every user of this file has a Snakefile
+    if any(LOCKS.glob("*")):
+        return
+    for profile, settings in config["profiles"].items():
+        path, text = Path(stage.outs[0].format(profile=profile)), json.dumps(settings, indent=1, sort_keys=True) + "\n"
+        if not path.exists() or path.read_text() != text:
+            write(path, text)
+
+
+def write(path: Path, text: str) -> None:
+    """All of it or nothing, whatever happens meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def inputs(stage: Stage, config: dict):
+    """Input function: a wildcard the job does not have takes every value (the report reads all variants)."""
 
     def resolve(wildcards) -> list[str]:
         choices = {"variant": list(config["variants"])} | {key: [value] for key, value in wildcards.items()}
-        settings = [ancient(path) for path in fill(stage.settings, choices)] if stage.settings else []
-        return [path for dep in stage.deps for path in fill(dep, choices)] + settings
+        return [path for dep in stage.deps for path in fill(dep, choices)]
 
     return resolve
 

@@ -1,26 +1,4 @@
-# Settings and data: the only rules that may reach for the network are here.
-
-
-rule params:
-    input:
-        inputs(STAGES["params"], config),
-    output:
-        STAGES["params"].outs,
-    log:
-        "data/{profile}/logs/params.log",
-    benchmark:
-        "data/{profile}/benchmarks/params.tsv"
-    localrule: True
-    conda:
-        "../envs/laqfi.yaml"
-    threads: threads(config)
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        values(STAGES["params"], config),
-    shell:
-        STAGES["params"].shell
+# Data preparation: the only rules that may reach for the network.
 
 
 rule dataset:
