@@ -1,16 +1,20 @@
 import copy
+import json
+import re
 
 import pytest
 import yaml
-from laqfi.config import load
 
+from laqfi import data
 from laqfi.errors import LaqfiError
+from laqfi.params import versions, whole
+from laqfi.params.whole import load
 from tiny import ROOT, TINY, tiny_params
 
 
 def write(tmp_path, params):
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(params))
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
     return path
 
 
@@ -44,6 +48,11 @@ def test_no_parameter_has_a_name_that_dvc_ignores():
         ("surprise", 1, "surprise: unknown key"),
         ("active", ["tyni"], "active names 'tyni', allowed is one of ['tiny']"),
         ("active", [], "active: found []"),
+        ("active", ["tiny", "tiny"], "active is ['tiny', 'tiny'], allowed is each profile once"),
+        ("active", "tiny", "active: found 'tiny'"),
+        ("active", {"tiny": 1}, "active: found {'tiny': 1}"),
+        ("active", None, "active: found None"),
+        ("active", [["tiny"]], "active.0: found ['tiny']"),
         ("variants.Bad-Name", {"policy": "fp32"}, "variants.Bad-Name"),
         ("variants.fp32.policy", "uniform", "variants must hold fp32"),
         ("variants.threshold.policy", "treshold", "variants.threshold.policy: found 'treshold', allowed is one of"),
@@ -56,7 +65,10 @@ def test_no_parameter_has_a_name_that_dvc_ignores():
         ("variants.ratio.p", 2, "variants.ratio.p: found 2"),
         ("profiles.tiny.dataset.name", "cifar", "profiles.tiny.dataset.name: found 'cifar'"),
         ("profiles.tiny.train.steps", 0, "profiles.tiny.train.steps: found 0"),
-        ("profiles.tiny.train.lr", "1e-3", "profiles.tiny.train.lr: found '1e-3'"),
+        ("profiles.tiny.train.lr", "a lot", "profiles.tiny.train.lr: found 'a lot'"),
+        ("profiles.tiny.fisher.images", 1438, "fisher.images is 1438, allowed are the 1437 training images of digits"),
+        ("profiles.tiny.curvature.images", 1438, "curvature.images is 1438, allowed are the 1437 training images"),
+        ("profiles.tiny.evaluate.noise_images", 361, "evaluate.noise_images is 361, allowed are the 360 test images"),
         ("profiles.tiny.train.colour", 1, "profiles.tiny.train.colour: unknown key"),
         ("profiles.tiny.fisher.timesteps", [50, 1], "timesteps must increase"),
         ("profiles.tiny.fisher.timesteps", [1, 50, 101], "before timestep 101"),
@@ -120,3 +132,126 @@ def test_what_is_no_params_file_is_refused(tmp_path, text):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(LaqfiError, match=r"gone\.yaml: cannot be read"):
         load(tmp_path / "gone.yaml")
+
+
+def numbers(value, place=""):
+    """Every number in the blocks and where it stands."""
+    if isinstance(value, dict | list):
+        for key, inside in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers(inside, f"{place}.{key}".strip("."))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, value
+
+
+def all_policies():
+    """`tiny_params` with every option that is a number."""
+    params = tiny_params()
+    budget = params["variants"]["budget"]
+    params["variants"] |= {
+        "group": {"policy": "group", "groups": [{"layers": [1, 2, 3, 4, 5, 6], "threshold": 0.5}]},
+        "mean_std": {"policy": "mean_std", "alpha": 0.5},
+        "bits": {"policy": "bits", "format": "int4", "group_size": 8},
+        "seeded": budget | {"importance": "random", "seed": 1, "group_size": 8},
+        "bytes": budget | {"target": {"bytes": 5000}},
+        "mean_bits": budget | {"target": {"mean_bits": 4.5}},
+    }
+    params["profiles"]["tiny"]["sample"]["eta"] = 0.5
+    return params
+
+
+def with_text(place, text):
+    """params.yaml with the text in place of a number."""
+    params = all_policies()
+    put_in(params, place, "PUT")
+    return yaml.safe_dump(params).replace("PUT", text)
+
+
+def put_in(block, place, value):
+    *blocks, last = (int(key) if key.isdigit() else key for key in place.split("."))
+    for key in blocks:
+        block = block[key]
+    block[last] = value
+
+
+@pytest.mark.parametrize("place", [place for place, _ in numbers(all_policies())])
+def test_every_number_has_a_finite_range_and_one_spelling(tmp_path, place):
+    load(write(tmp_path, all_policies()))
+    absurd = [".inf", "-.inf", ".nan", "1e400", "1e300", "1" + 30 * "0", "9" * 5000, "-" + "9" * 30, str(2**63)]
+    for text in [*absurd, "010", "0o10", "0x1F", "1_000", "1:30", "yes", "on", "null", "'1'"]:
+        (tmp_path / "params.yaml").write_text(with_text(place, text))
+        with pytest.raises(LaqfiError, match=[key for key in place.split(".") if not key.isdigit()][-1]) as error:
+            load(tmp_path / "params.yaml")
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 1000
+
+
+def resolved(tmp_path, params):
+    return whole.resolve(load(write(tmp_path, params)), "tiny", {"numpy": "1"})
+
+
+def test_resolved_settings_do_not_depend_on_how_they_are_written(tmp_path):
+    plain = resolved(tmp_path, tiny_params())
+    params = tiny_params()
+    tiny = params["profiles"]["tiny"]
+    tiny["sample"] |= {"eta": 0, "precision": "float32"}
+    tiny["train"] |= {"grad_clip": 1}
+    tiny["controls"] = {"images": 10, "budgets": [{"rest": "float16", "ratio": 5}]}
+    params["variants"]["budget"] |= {"target": {"ratio": 5}, "seed": 0, "keep": [], "importance": "fisher"}
+    params["profiles"] = {"other": tiny | {"threads": 2}, "tiny": dict(reversed(tiny.items()))}
+    params["active"] = ["other"]
+    again = resolved(tmp_path, params)
+    assert json.dumps(again, sort_keys=True) == json.dumps(plain, sort_keys=True)
+    tiny["sample"]["eta"] = -0.0
+    assert str(resolved(tmp_path, params)["sample"]["eta"]) == "0.0"
+
+
+def test_resolved_settings_hold_every_default_and_nothing_of_other_profiles(tmp_path):
+    found = resolved(tmp_path, tiny_params())
+    assert found.keys() == TINY.keys() | {"order", "variants", "versions"}
+    assert found["variants"]["threshold"] == {"policy": "threshold", "tau": 0.1, "dtype": "float16"}
+    assert found["variants"]["budget"]["target"] == {"ratio": 5.0, "bytes": None, "mean_bits": None}
+    assert found["sample"]["eta"] == 0.0
+    assert found["order"] == ["fp32", "threshold", "ratio", "budget"]
+    assert found["versions"] == {"numpy": "1"}
+
+
+def test_the_numbers_of_images_are_those_of_the_data():
+    digits = data.load("digits")
+    assert whole.IMAGES["digits"] == (len(digits["train_images"]), len(digits["test_images"]))
+
+
+def renamed(tmp_path, name):
+    """params.yaml in which the variant `ratio` is called `name`."""
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(tiny_params()).replace("\n  ratio:\n", f"\n  {name}:\n", 1))
+    assert "  ratio:\n" not in path.read_text()
+    return path
+
+
+@pytest.mark.parametrize("name", ["on", "yes", "no", "off", "y", "n", "inf", "nan", "e5"])
+def test_a_name_that_is_text_in_yaml_is_one(tmp_path, name):
+    assert name in load(renamed(tmp_path, name)).variants
+
+
+@pytest.mark.parametrize(
+    "name", ["8", "1.0", "null", "~", "true", "False", "''", "1e3", "[a]", "'8'", "'a '", "_a", "é"]
+)
+def test_a_name_that_is_no_text_is_refused(tmp_path, name):
+    with pytest.raises(LaqfiError, match=r"params\.yaml: variants") as error:
+        load(renamed(tmp_path, name))
+    assert "\n" not in str(error.value)
+
+
+def test_the_recorded_versions_are_compared_with_the_installed_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "version", {"torch": "2.12.1+cpu", "numpy": "2.4.6+mine"}.__getitem__)
+    versions.check({"torch": "2.12.1"}, tmp_path)
+    for package, recorded, there in (("torch", "2.12.2", "2.12.1"), ("numpy", "2.4.6", "2.4.6+mine")):
+        with pytest.raises(LaqfiError, match=rf"{package} {re.escape(there)} is installed, .* says {recorded}; `make"):
+            versions.check({package: recorded}, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "numpy: 2.4", "numpy:", "numpy: ''", "- numpy", "{"])
+def test_a_record_without_versions_is_refused(tmp_path, text):
+    (tmp_path / "versions.yaml").write_text(text)
+    with pytest.raises(LaqfiError, match=r"versions\.yaml: "):
+        whole.read_versions(tmp_path / "versions.yaml")

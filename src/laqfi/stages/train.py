@@ -61,7 +61,7 @@ def fingerprint(blocks: list[Block], threads: int, versions: dict[str, str], dat
     modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "laqfi"]
     files = {Path(__file__), *(Path(module.__file__) for module in modules)}
     hashes = {str(path.relative_to(Path(__file__).parents[1])): io.sha256(path) for path in files}
-    settings = [block.model_dump() for block in blocks]
+    settings = [block.model_dump_json() for block in blocks]
     everything = json.dumps([settings, threads, versions, hashes, io.sha256(dataset)], sort_keys=True)
     return hashlib.sha256(everything.encode()).hexdigest()[:16]
 
