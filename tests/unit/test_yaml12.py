@@ -26,66 +26,10 @@ def refused(file, payload: bytes) -> str:
     return message
 
 
-NUMBERS = [*"0 -0 7 +7 -12 1e-2 1E-2 5e-05 1e3 1.5 1. .5 -.5e+3 0.1 0e0 1e400".split()]
-    "0",
-    "-0",
-    "7",
-    "+7",
-    "-12",
-    "1e-2",
-    "1E-2",
-    "5e-05",
-    "1e3",
-    "1.5",
-    "1.",
-    ".5",
-    "-.5e+3",
-    "0.1",
-    "0e0",
-    "1e400",
-]
-WORDS = [*"yes no on off Yes y n null ~ true True FALSE tRUE abc 1.2.3 e5 .".split()]
-    "yes",
-    "no",
-    "on",
-    "off",
-    "Yes",
-    "y",
-    "n",
-    "null",
-    "~",
-    "true",
-    "True",
-    "FALSE",
-    "tRUE",
-    "abc",
-    "1.2.3",
-    "e5",
-    ".",
-]
-AMBIGUOUS = [
-    *"010 00 -07 0o10 0x1F 0b11 1_000 1_0.5 1:30 1:30.5 010.5 .inf -.INF .nan 1e --1".split(),
-    *("2024-01-01", "2024-01-01T10:00:00Z"),
-]
-    "010",
-    "00",
-    "-07",
-    "0o10",
-    "0x1F",
-    "0b11",
-    "1_000",
-    "1_0.5",
-    "1:30",
-    "1:30.5",
-    "010.5",
-    ".inf",
-    "-.INF",
-    ".nan",
-    "2024-01-01",
-    "2024-01-01T10:00:00Z",
-    "1e",
-    "--1",
-]
+NUMBERS = ["0", "-0", "7", "+7", "-12", "1e3", "1e-2", "1E-2", "5e-05", "0e0", "1e400", "0.1", "1.5", "1.", ".5"]
+WORDS = ["yes", "no", "on", "off", "Yes", "y", "n", "null", "~", "true", "True", "FALSE", "tRUE", "abc", "1.2.3", "e5"]
+SPELLINGS = ["010", "00", "-07", "010.5", "0o10", "0x1F", "0b11", "1_000", "1_0.5", "1:30", "1:30.5", "1e", "--1"]
+SPELLINGS += [".inf", "-.INF", ".nan", "2024-01-01", "2024-01-01T10:00:00Z", "9" * 50]
 
 
 @pytest.mark.parametrize("text", NUMBERS + WORDS)
@@ -96,7 +40,7 @@ def test_numbers_and_words_are_read_as_dvc_reads_them(file, text):
     assert type(found) is type(by_dvc)
 
 
-@pytest.mark.parametrize("text", [*AMBIGUOUS, "9" * 50])
+@pytest.mark.parametrize("text", SPELLINGS)
 def test_what_readers_take_for_different_numbers_is_no_number(file, text):
     file.write_text(f"a: {text}\n")
     assert read(file) == {"a": text}
