@@ -176,8 +176,7 @@ def put_in(block, place, value):
 @pytest.mark.parametrize("place", [place for place, _ in numbers(all_policies())])
 def test_every_number_has_a_finite_range_and_one_spelling(tmp_path, place):
     load(write(tmp_path, all_policies()))
-    absurd = [".inf", "-.inf", ".nan", "1e400", "1e300", "1" + 30 * "0", "9" * 5000, "-" + "9" * 30, str(2**63)]
-    for text in [*absurd, "010", "0o10", "0x1F", "1_000", "1:30", "yes", "on", "null", "'1'"]:
+    for text in (".inf", "1e400", "1" + 30 * "0", "-" + "9" * 30, str(2**63), "010", "yes"):
         (tmp_path / "params.yaml").write_text(with_text(place, text))
         with pytest.raises(LaqfiError, match=[key for key in place.split(".") if not key.isdigit()][-1]) as error:
             load(tmp_path / "params.yaml")
