@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 from clone import planned_jobs
 
@@ -55,7 +56,7 @@ def snakemake_planned(worlds: list[World]) -> list[list[str]]:
     from snakemake.cli import main
 
     stages, answers = workflow(), []
-    stages.subprocess.run = settings_here
+    stages.subprocess = SimpleNamespace(run=settings_here)
     with suppress(SystemExit):
         main(["--list-rules"])  # imports what all children need
     for world in worlds:
