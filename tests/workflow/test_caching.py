@@ -208,13 +208,23 @@ def change(mutations):
     return written
 
 
+def overlaid(base, plain, other):
+    """`base` with what differs between `plain` and `other`, which are blocks like it."""
+    if not (isinstance(base, dict) and isinstance(plain, dict) and isinstance(other, dict)):
+        return base if other == plain else other
+    kept = [key for key in base | other if key in other or key not in plain]
+    return {key: overlaid(base.get(key), plain.get(key), other.get(key, base.get(key))) for key in kept}
+
+
 @pytest.fixture(scope="module")
-def resolve(change, settings):
-    """As `change`, in the file that the stage `params` makes of it."""
+def resolve(mutations, settings):
+    """As `change`, in the file that the stage `params` writes; together the changes need not be valid."""
 
     def written(names: list[str]) -> dict[str, str]:
-        params = yaml.safe_load(change(names)["params.yaml"])
-        return {SETTINGS: json.dumps(settings(params), indent=1, sort_keys=True) + "\n"}
+        found = plain = settings(tiny_params())
+        for name in names:
+            found = overlaid(found, plain, settings(changed(mutations[name])))
+        return {SETTINGS: json.dumps(found, indent=1, sort_keys=True) + "\n"}
 
     return written
 
