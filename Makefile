@@ -1,6 +1,7 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands provenance verify test fault-test portable-test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
+.PHONY: help repro commands versions provenance verify test fault-test portable-test slurm-test slurm-resume lint bench \
+    adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
@@ -30,10 +31,14 @@ else ifeq ($(ENGINE),snakemake)
 else
 	$(error ENGINE is '$(ENGINE)', allowed is dvc or snakemake)
 endif
-	@$(RUN) python -c 'import yaml; [print(f"report: reports/{name}/report.html") for name in yaml.safe_load(open("params.yaml"))["active"]]'
+	@$(RUN) PYTHONPATH=workflow python -c 'from stages import load, resolved; \
+	    [print(f"report: reports/{name}/report.html") for name in resolved(load()["params"])["active"]]'
 
 commands: $(VENV) ## print the stage commands of PROFILE in order, to run them without DVC or Snakemake
 	@$(RUN) python workflow/commands.py $(PROFILE)
+
+versions: $(VENV) ## record the installed versions that results depend on: workflow/versions.yaml
+	@$(RUN) python workflow/versions.py
 
 provenance: $(VENV) ## write which commit, parameters, versions and device made the results of PROFILE
 	@$(RUN) python workflow/provenance.py $(PROFILE)

@@ -82,6 +82,11 @@ class Clone:
     def write_params(self, params):
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
+    def resolve(self) -> None:
+        """Write data/tiny/params.json, which all other stages read."""
+        files = ("--params", "params.yaml", "--versions", "workflow/versions.yaml", "--out", "data/tiny/params.json")
+        self.call("python", "-m", "laqfi.stages.params", "--profile", "tiny", *files)
+
     def repro(self) -> set[str]:
         """Run DVC; the stages it ran, not those it took from its cache."""
         return set(re.findall(r"Running stage '(.+?)'", self.call("dvc", "repro").stdout))

@@ -7,8 +7,8 @@ import laqfi.stages  # noqa: F401  # isort: skip  # sets what it sets before PyT
 import pytest
 import torch
 
-from laqfi.config import Params
 from laqfi.diffusion import linear_alphas_cumprod
+from laqfi.params.whole import Params
 from laqfi.unet import UNet, UNetConfig
 from tiny import ROOT, tiny_params
 

@@ -5,11 +5,14 @@ Each is started once, for that takes longer than its answer. The answer is the l
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 from clone import planned_jobs
 
@@ -52,13 +55,39 @@ def snakemake_planned(worlds: list[World]) -> list[list[str]]:
     """In each world the jobs `snakemake --dry-run` would run, those further down included."""
     from snakemake.cli import main
 
-    answers = []
+    stages, answers = workflow(), []
+    stages.subprocess = SimpleNamespace(run=settings_here)
     with suppress(SystemExit):
         main(["--list-rules"])  # imports what all children need
     for world in worlds:
         with written(world):
             answers.append(sorted(planned_jobs(forked(["--dry-run"]))))
+    stages.write_settings(stages.load()["params"], stages.resolved(stages.load()["params"]))
     return answers
+
+
+def workflow():
+    """The module `stages` of this repository's workflow."""
+    sys.path.insert(0, "workflow")
+    import stages
+
+    return stages
+
+
+def settings_here(command: list[str], **_) -> subprocess.CompletedProcess:
+    """The stage `params` in this process, which has imported PyTorch already."""
+    from laqfi.stages import params
+
+    printed, argv = StringIO(), sys.argv
+    sys.argv = command[2:]
+    try:
+        with redirect_stdout(printed):
+            params.main()
+    except SystemExit as refusal:
+        return subprocess.CompletedProcess(command, 1, "", str(refusal))
+    finally:
+        sys.argv = argv
+    return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
 
 
 def forked(arguments: list[str]) -> str:
@@ -83,13 +112,11 @@ def forked(arguments: list[str]) -> str:
 
 def dvc_jobs(_) -> dict[str, dict]:
     """All stages as DVC resolves them. A dependency on a folder is given as the outputs in it."""
-    from dvc.dependency.param import read_param_file
     from dvc.repo import Repo
 
-    repo = Repo(".")
+    repo, ours = Repo("."), workflow()
     stages = repo.index.stages
-    keys = {key for stage in stages for dep in stage.params for key in dep.params}
-    values = read_param_file(repo.fs, "params.yaml", list(keys), flatten=True)
+    settings = ours.resolved(ours.load()["params"])["profiles"]
     outs = [out.def_path for stage in stages for out in stage.outs]
     return {
         stage.addressing: {
@@ -100,7 +127,11 @@ def dvc_jobs(_) -> dict[str, dict]:
                 for path in [out for out in outs if out.startswith(f"{dep.def_path}/")] or [dep.def_path]
             ),
             "outs": sorted(out.def_path for out in stage.outs),
-            "params": {key: values[key] for dep in stage.params for key in dep.params},
+            "params": {
+                key: ours.look_up(settings[Path(dep.def_path).parent.name], key.split("."))
+                for dep in stage.params
+                for key in dep.params
+            },
         }
         for stage in stages
     }

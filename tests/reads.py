@@ -1,8 +1,9 @@
-"""Record which leaves of params.yaml a stage reads."""
+"""Record which of its settings a stage reads."""
 
 from pydantic import BaseModel
 
-from laqfi.config import Block, Variant
+from laqfi.params.block import Block
+from laqfi.params.variant import Variant
 
 
 class Keys(dict):
@@ -30,7 +31,7 @@ class Keys(dict):
 
 
 class Reads:
-    """Places in params.yaml that were read, from blocks given to `watch`: before that nothing counts as read.
+    """Places in the settings that were read, from values given to `watch`: before that nothing counts as read.
 
     `hashed` are those that went as a whole into JSON, to be told apart from other runs; `found` all others.
     """
@@ -45,9 +46,13 @@ class Reads:
         monkeypatch.setattr(Block, "model_dump_json", self.hashing(self.dumping(Block.model_dump_json)))
         monkeypatch.setattr(Block, "model_copy", self.copying(Block.model_copy))
 
-    def watch(self, params: BaseModel) -> BaseModel:
-        self.place(params, "")
-        return params
+    def watch(self, value, place: str):
+        """What is no block counts as read."""
+        if isinstance(value, Block | Variant):
+            self.place(value, place)
+        else:
+            self.found |= {f"{place}.{key}" for key in value} if isinstance(value, dict) else {place}
+        return value
 
     def place(self, value, place: str) -> None:
         """Remember where the blocks in `value` stand."""

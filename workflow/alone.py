@@ -16,6 +16,9 @@ from pathlib import Path
 import psutil  # DVC and Snakemake both need it
 import yaml
 
+import versions
+from stages import load, resolved
+
 LOCK = Path(".dvc/tmp/alone.lock")  # the system lifts it when its process has ended, in whatever way
 CACHE = Path(".dvc/cache/files")
 RECORD = Path("dvc.lock")
@@ -51,6 +54,8 @@ def main() -> None:
         sys.exit(f"error: {found} works in this folder; wait until it has ended, or end it, then run again")
     if RECORD.exists() and not readable(RECORD):
         sys.exit(f"error: {RECORD} is damaged; take it from git (git checkout {RECORD}) or remove it, then run again")
+    versions.refresh()
+    resolved(load()["params"])  # what is wrong with params.yaml is said before anything runs
     for path in LEFT_BEHIND:
         if path.is_dir():
             shutil.rmtree(path)

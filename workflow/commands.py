@@ -1,11 +1,8 @@
 """Print the stage commands of one profile, in order: what a machine with only Python and torch needs to run it."""
 
 import argparse
-from pathlib import Path
 
-import yaml
-
-from stages import Stage, fill, load
+from stages import Stage, fill, load, resolved
 
 
 def commands(stages: dict[str, Stage], variants: list[str], profile: str) -> list[str]:
@@ -15,11 +12,11 @@ def commands(stages: dict[str, Stage], variants: list[str], profile: str) -> lis
 
 
 def asked_for(description: str) -> tuple[dict, str]:
-    """params.yaml, and the one of its profiles that the command line names."""
+    """What `stages.resolved` says, and the one of its profiles that the command line names."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("profile")
     profile = parser.parse_args().profile
-    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params = resolved(load()["params"])
     if profile not in params["profiles"]:
         parser.error(f"found no profile {profile!r} in params.yaml, allowed is one of {sorted(params['profiles'])}")
     return params, profile
@@ -27,7 +24,7 @@ def asked_for(description: str) -> tuple[dict, str]:
 
 def main() -> None:
     params, profile = asked_for(__doc__)
-    print("\n".join(commands(load(), list(params["variants"]), profile)))
+    print("\n".join(commands(load(), params["variants"], profile)))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,12 @@ import hashlib
 import json
 import platform
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+import versions
 from commands import asked_for
-
-PACKAGES = ("numpy", "safetensors", "scipy", "torch", "torchvision")
 
 
 def git(*arguments: str) -> str:
@@ -19,8 +17,8 @@ def git(*arguments: str) -> str:
 
 
 def parameters_hash(params: dict, profile: str) -> str:
-    """SHA-256 of the profile's block and the variants, as sorted JSON: not of their order, nor of other profiles."""
-    used = {"profile": params["profiles"][profile], "variants": params["variants"]}
+    """SHA-256 of the profile's settings, defaults filled in, as sorted JSON."""
+    used = {key: value for key, value in params["profiles"][profile].items() if key != "versions"}
     return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 
@@ -42,7 +40,7 @@ def provenance(params: dict, profile: str) -> dict:
         "parameters_sha256": parameters_hash(params, profile),
         "device": device(),
         "gpu": torch.cuda.is_available(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | versions.installed(),
     }
 
 

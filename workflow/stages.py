@@ -1,7 +1,11 @@
 """Read dvc.yaml, the one declaration of the pipeline, and hand it to Snakemake's rules."""
 
+import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,11 +13,16 @@ import yaml
 
 ITEM = re.compile(r"\$\{item\.(\w+)\}")
 WILDCARD = re.compile(r"\{(\w+)\}")
+RESOLVED = Path(".snakemake/laqfi")
+LOCKS = Path(".snakemake/locks")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of dvc.yaml, with `${item.x}` written as Snakemake's wildcard `{x}`."""
+    """One stage of dvc.yaml, with `${item.x}` written as Snakemake's wildcard `{x}`.
+
+    `params` are the keys it reads of what the stage `params` writes.
+    """
 
     cmd: str
     deps: list[str]
@@ -38,11 +47,52 @@ def parse(raw: dict) -> Stage:
         return [ITEM.sub(r"{\1}", next(iter(e)) if isinstance(e, dict) else e) for e in entries]
 
     cmd = ITEM.sub(r"{\1}", raw["cmd"])
-    return Stage(cmd, names("deps"), names("outs", "metrics", "plots"), names("params"))
+    tracked = [ITEM.sub(r"{\1}", key) for entry in raw.get("params", []) for keys in entry.values() for key in keys]
+    return Stage(cmd, names("deps"), names("outs", "metrics", "plots"), tracked)
 
 
 def expand_folders(deps: list[str], outs: list[str]) -> list[str]:
     return [path for dep in deps for path in ([out for out in outs if out.startswith(f"{dep}/")] or [dep])]
+
+
+def resolved(stage: Stage) -> dict:
+    """What the stage `params` makes of params.yaml: `active`, the names of `variants`, and the settings by profile.
+
+    It is asked once for every content of the files it depends on. Ends the program, with its one line, if it refuses.
+    """
+    digest = hashlib.sha256()
+    for path in map(Path, stage.deps):
+        content = path.read_bytes() if path.is_file() else b""
+        digest.update(f"{path} {len(content)} ".encode() + content)
+    kept = RESOLVED / f"{digest.hexdigest()}.json"
+    if not kept.exists():
+        _, *arguments = stage.cmd.split(" --profile ")[0].split()
+        asked = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+        if asked.returncode:
+            sys.exit(asked.stderr.strip())
+        write(kept, asked.stdout)
+    return json.loads(kept.read_text())
+
+
+def write_settings(stage: Stage, config: dict) -> None:
+    """What the stage `params` would write for each profile, where it is not there yet.
+
+    Not while a run works in this folder: its jobs go on with the settings they were planned by.
+    """
+    if any(LOCKS.glob("*")):
+        return
+    for profile, settings in config["profiles"].items():
+        path, text = Path(stage.outs[0].format(profile=profile)), json.dumps(settings, indent=1, sort_keys=True) + "\n"
+        if not path.exists() or path.read_text() != text:
+            write(path, text)
+
+
+def write(path: Path, text: str) -> None:
+    """All of it or nothing, whatever happens meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def inputs(stage: Stage, config: dict):
@@ -67,7 +117,8 @@ def values(stage: Stage, config: dict):
 
     def resolve(wildcards) -> str:
         keys = [key.format(**dict(wildcards.items())) for key in stage.params]
-        return json.dumps({key: look_up(config, key.split(".")) for key in keys}, sort_keys=True)
+        settings = config["profiles"][wildcards.profile]
+        return json.dumps({key: look_up(settings, key.split(".")) for key in keys}, sort_keys=True)
 
     return resolve
 

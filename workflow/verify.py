@@ -82,10 +82,12 @@ def main() -> None:
         print(f"note: what is not committed is not in what runs here, which is {commit[:12]}")
     with tempfile.TemporaryDirectory() as folder:
         git("clone", "--quiet", "--shared", ".", folder)
-        params = yaml.safe_load((Path(folder) / "params.yaml").read_text(encoding="utf-8"))
-        choices = {"profile": [profile], "variant": list(params["variants"])}
-        workers = max(1, (os.cpu_count() or 1) // params["profiles"][profile]["threads"])
-        verify(load(Path(folder) / "dvc.yaml"), choices, Path(folder), record, workers)
+        stages, choices = load(Path(folder) / "dvc.yaml"), {"profile": [profile]}
+        first = stages.pop("params")
+        verify({"params": first}, choices, Path(folder), record, workers=1)
+        settings = json.loads((Path(folder) / fill(first.outs[0], choices)[0]).read_text(encoding="utf-8"))
+        choices["variant"] = list(settings["variants"])
+        verify(stages, choices, Path(folder), record, max(1, (os.cpu_count() or 1) // settings["threads"]))
     print(f"{profile}: all {len(record)} files are those published in {commit[:12]}")
 
 

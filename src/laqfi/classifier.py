@@ -1,14 +1,17 @@
 """The feature network: a small convolutional classifier, trained once and then frozen."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from laqfi.config import Classifier
 from laqfi.rng import derive_seed, generator
+
+if TYPE_CHECKING:
+    from laqfi.params.features import Classifier
 
 FEATURES = 84  # as many as the last hidden layer of LeNet-5 (LeCun et al. 1998)
 SMALLEST = 4  # side of the last feature map
@@ -48,7 +51,7 @@ def shift(x: Tensor, rows: int, columns: int) -> Tensor:
     return padded[..., margin + rows : margin + rows + height, margin + columns : margin + columns + width]
 
 
-def fit(network: FeatureNet, images: Tensor, labels: Tensor, settings: Classifier) -> None:
+def fit(network: FeatureNet, images: Tensor, labels: Tensor, settings: "Classifier") -> None:
     """Cross-entropy with Adam, cosine learning rate and random shifts; images [N, C, H, W] in [-1, 1]."""
     device = next(network.parameters()).device
     random = generator("classifier", settings.seed)

@@ -6,8 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from laqfi import io
-from laqfi.config import first_line
-from laqfi.errors import LaqfiError
+from laqfi.errors import LaqfiError, first_line
 
 Timestep = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 Count = Annotated[int, Field(ge=1, lt=2**63)]

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from laqfi import diffusion
-from laqfi.config import Sample
 from laqfi.device import allow_tf32, default_device
+from laqfi.params.sample import Drawing
 from laqfi.rng import NoiseStreams
 from laqfi.unet import UNet
 
@@ -15,10 +15,11 @@ def draw_images(
     unet: UNet,
     alphas_cumprod: Tensor,
     shape: tuple[int, int, int],
-    settings: Sample,
+    settings: Drawing,
+    images: int,
     progress: bool = True,
 ) -> np.ndarray:
-    """uint8 [seeds, images, C, H, W]; image i of a seed is the same however many are drawn."""
+    """uint8 [seeds, images, C, H, W]: `images` for each seed; image i of a seed is the same however many are drawn."""
 
     def batch(seed: int, indices: range) -> np.ndarray:
         noise = NoiseStreams(seed, indices, shape)
@@ -31,8 +32,8 @@ def draw_images(
         )
         return diffusion.to_uint8(drawn).cpu().numpy()
 
-    starts = range(0, settings.images, settings.batch_size)
-    parts = [range(start, min(start + settings.batch_size, settings.images)) for start in starts]
+    starts = range(0, images, settings.batch_size)
+    parts = [range(start, min(start + settings.batch_size, images)) for start in starts]
     allow_tf32(settings.precision == "tf32")
     drawn = [np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds]
     allow_tf32(False)

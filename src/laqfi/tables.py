@@ -3,14 +3,11 @@
 import csv
 import io
 import math
-from typing import TYPE_CHECKING
 
 from scipy import stats
 
 from laqfi.errors import LaqfiError
-
-if TYPE_CHECKING:
-    from laqfi.config import Draw, Profile
+from laqfi.params.sample import Described, Headline
 
 DIGITS = 6  # significant digits of the metrics file: more is not reproducible between machines anyway
 
@@ -73,7 +70,7 @@ def quality_metrics(quality: dict) -> dict:
 
 def mean_noise_mse(evaluation: dict) -> float:
     values = list(evaluation["noise_mse"].values())
-    return sum(values) / len(values)
+    return math.fsum(values) / len(values)  # built-in `sum` adds up in another way since Python 3.12
 
 
 def noise_changes(evaluations: dict[str, dict], choices: dict[str, dict]) -> dict[str, tuple[float, float]]:
@@ -91,9 +88,9 @@ def noise_changes(evaluations: dict[str, dict], choices: dict[str, dict]) -> dic
                 raise LaqfiError(f"{name}: its choices predict up to timestep {max(foretold)}, not {timestep}")
             measured.setdefault(edge, []).append(value)
         if any(any(values) for values in measured.values()):
-            means = [sum(values) / len(values) for values in measured.values()]
+            means = [math.fsum(values) / len(values) for values in measured.values()]
             predicted = [foretold[edge] for edge in measured]
-            points[name] = sum(predicted) / len(predicted), sum(means) / len(means)
+            points[name] = math.fsum(predicted) / len(predicted), math.fsum(means) / len(means)
     return points
 
 
@@ -201,9 +198,8 @@ def summary_markdown(tables: dict[str, list[dict[str, str]]]) -> str:
     return "\n".join(f"{title}:\n\n{as_markdown(rows)}" for title, rows in tables.items() if rows)
 
 
-def facts(profile: "Profile", info: dict, floor: dict, base: dict) -> dict[str, str]:
+def facts(sample: Described, info: dict, floor: dict, base: dict) -> dict[str, str]:
     """What a reader must know to judge the table."""
-    sample = profile.sample
     accuracy = "" if info["accuracy"] is None else f", {100 * info['accuracy']:.2f} % right on held-out images"
     return {
         "Data": f"{info['dataset']}: {info['images']['train']:,} training and"
@@ -223,7 +219,7 @@ def facts(profile: "Profile", info: dict, floor: dict, base: dict) -> dict[str, 
     }
 
 
-def drawn_by(draw: "Draw") -> str:
+def drawn_by(draw: Described | Headline) -> str:
     eta = f", eta {draw.eta:g}" if draw.sampler == "ddim" else ""
     tf32 = ", products in TF32" if draw.precision == "tf32" else ""
     return f"{draw.sampler.upper()}, {draw.steps} steps{eta}{tf32}"

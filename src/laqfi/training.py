@@ -17,9 +17,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from laqfi import io
-from laqfi.config import Train
 from laqfi.diffusion import add_noise
 from laqfi.errors import LaqfiError
+from laqfi.params.train import Train
 from laqfi.rng import derive_seed, generator
 
 SAVE_EVERY = 30.0  # seconds of work a crash may cost

@@ -9,9 +9,10 @@ import torch
 
 from laqfi import metrics, pictures
 from laqfi.classifier import FeatureNet, fit
-from laqfi.config import Classifier, Train
 from laqfi.diffusion import linear_alphas_cumprod
 from laqfi.fisher import fisher_maps
+from laqfi.params.features import Classifier
+from laqfi.params.train import Train
 from laqfi.quant.allocate import allocate
 from laqfi.quant.curvature import curvatures
 from laqfi.quant.grid import Format

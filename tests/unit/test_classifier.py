@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from laqfi.classifier import FEATURES, FeatureNet, accuracy, fit, shift
-from laqfi.config import Classifier
+from laqfi.params.features import Classifier
 
 SETTINGS = Classifier(network="classifier", epochs=8, batch_size=20, lr=0.002, seed=0)
 SHORT = SETTINGS.model_copy(update={"epochs": 1})

@@ -22,9 +22,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from laqfi import config, features, io, npz, records
+from laqfi import features, io, npz, records
 from laqfi.classifier import FeatureNet
 from laqfi.errors import LaqfiError
+from laqfi.params.whole import load as load_params
 from laqfi.quant.grid import Format
 from laqfi.quant.model import load_unet, output_axes
 from laqfi.quant.policy import WeightTensor
@@ -110,7 +111,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "packed.safetensors": lambda p: load_unet(p, CPU),
     "fisher.safetensors": lambda p: fisher_by_bin(p, WEIGHTS),
     "curvature.safetensors": lambda p: read_curvature(p, weight_tensors()),
-    "params.yaml": config.load,
+    "params.yaml": load_params,
 }
 # How many different bad files of each kind the byte test must see refused, and how many it tries for that.
 QUOTA = dict.fromkeys(READERS, 900) | {"params.yaml": 100}
@@ -536,7 +537,7 @@ def test_params_of_another_shape_are_refused(tmp_path):
     for place, value in [*places(params)][::3]:
         for wrong in wrong_for(value)[:2]:
             case = changed(params, place, wrong)
-            assert refused(path, json.dumps(case).encode(), config.load), (place, wrong)
+            assert refused(path, json.dumps(case).encode(), load_params), (place, wrong)
 
 
 @pytest.mark.parametrize(
@@ -564,5 +565,5 @@ def test_params_of_another_shape_are_refused(tmp_path):
 )
 def test_hostile_yaml_is_refused(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
-    assert refused(tmp_path / "params.yaml", text.encode(errors="surrogatepass"), config.load)
+    assert refused(tmp_path / "params.yaml", text.encode(errors="surrogatepass"), load_params)
     assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]

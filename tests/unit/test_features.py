@@ -9,8 +9,8 @@ from pytorch_fid.inception import fid_inception_v3
 
 from laqfi import features, io
 from laqfi.classifier import FeatureNet
-from laqfi.config import Inception
 from laqfi.errors import LaqfiError
+from laqfi.params.features import Inception
 from laqfi.quality import Judge
 from laqfi.stages.features import feature_network
 from laqfi.stages.reference import reference
@@ -57,7 +57,7 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
     io.write_arrays(
         paths.dataset, train_images=images[:6], test_images=images[6:], train_labels=labels, test_labels=labels
     )
-    feature_network(profile, dataset=paths.dataset, network=paths.network, info=paths.info)
+    feature_network(profile.dataset, profile.features, images=paths.dataset, network=paths.network, info=paths.info)
     info = io.read_json(paths.info)
     assert info["network"] == "inception"
     assert info["accuracy"] is None
@@ -68,7 +68,14 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
     assert extract(images[:3]).dtype == np.float64
     np.testing.assert_allclose(extract(images[1:2]), extract(images)[1:2], rtol=1e-4, atol=1e-6)
 
-    reference(profile, dataset=paths.dataset, network=paths.network, out=paths.reference, floor=paths.floor)
+    reference(
+        profile.sample,
+        profile.evaluate,
+        dataset=paths.dataset,
+        network=paths.network,
+        out=paths.reference,
+        floor=paths.floor,
+    )
     assert io.read_array(paths.reference, "covariance").shape == (2048, 2048)
     judge = Judge(paths.network, paths.reference, profile.evaluate.groups)
     found = judge.against_base(images[None, :4], images[None, :4])

@@ -5,7 +5,6 @@ import re
 from base64 import b64decode
 from copy import deepcopy
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from laqfi import page, plots, tables
-from laqfi.config import Sample
 from laqfi.errors import LaqfiError
+from laqfi.params.sample import Described
 
 
 def evaluation(mib: float, fid: float, noise: float, psnr: float | None, verdict: str) -> dict:
@@ -267,7 +266,7 @@ def test_markdown_leaves_the_least_read_columns_to_the_csv():
 
 
 def facts_of(sampler: str = "ddim", eta: float = 0.0, accuracy: float | None = 0.98765) -> dict[str, str]:
-    sample = Sample(sampler=sampler, steps=20, eta=eta, clip=True, seeds=[0, 1, 2], images=1200, batch_size=10)
+    sample = Described(sampler=sampler, steps=20, eta=eta, seeds=[0, 1, 2], images=1200)
     info = {
         "dataset": "digits",
         "images": {"train": 1437, "test": 360},
@@ -275,7 +274,7 @@ def facts_of(sampler: str = "ddim", eta: float = 0.0, accuracy: float | None = 0
         "accuracy": accuracy,
         "sha256": "0123456789abcdef" * 4,
     }
-    return tables.facts(SimpleNamespace(sample=sample), info, FLOOR, EVALUATIONS["fp32"])
+    return tables.facts(sample, info, FLOOR, EVALUATIONS["fp32"])
 
 
 def test_facts_tell_what_a_reader_must_know():

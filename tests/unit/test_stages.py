@@ -7,11 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from laqfi import io
-from laqfi.config import Params
+from laqfi import cli, io
 from laqfi.errors import LaqfiError
+from laqfi.params import whole
 from laqfi.quant.model import load_unet
 from laqfi.stages.controls import controls
 from laqfi.stages.curvature import curvature
@@ -23,31 +22,39 @@ from laqfi.stages.quantize import quantize
 from laqfi.stages.reference import reference
 from laqfi.stages.report import report
 from laqfi.stages.sample import sample
-from laqfi.stages.train import train
+from laqfi.stages.train import fingerprint, train
 from tiny import tiny_params
+
+VERSIONS = {"numpy": np.__version__}
 
 
 def run(folder):
     """Run all stages in `folder`; the paths by name."""
-    params = Params.model_validate(tiny_params())
+    params = whole.Params.model_validate(tiny_params())
     profile = params.profiles["tiny"]
     at = SimpleNamespace(params=params, profile=profile, root=folder)
     for name in ("dataset.npz", "network.safetensors", "info.json", "reference.npz", "floor.json"):
         setattr(at, name.split(".")[0], folder / name)
     for name in ("model.safetensors", "loss.csv", "fisher.safetensors", "table.json", "curvature.safetensors"):
         setattr(at, name.split(".")[0], folder / name)
-    dataset(profile, out=at.dataset)
-    feature_network(profile, dataset=at.dataset, network=at.network, info=at.info)
-    reference(profile, dataset=at.dataset, network=at.network, out=at.reference, floor=at.floor)
-    train(profile, dataset=at.dataset, model=at.model, loss=at.loss)
-    fisher(profile, dataset=at.dataset, model=at.model, out=at.fisher, table=at.table)
-    curvature(profile, dataset=at.dataset, model=at.model, out=at.curvature)
+    dataset(profile.dataset, out=at.dataset)
+    feature_network(profile.dataset, profile.features, images=at.dataset, network=at.network, info=at.info)
+    reference(
+        profile.sample, profile.evaluate, dataset=at.dataset, network=at.network, out=at.reference, floor=at.floor
+    )
+    blocks = (profile.diffusion, profile.unet, profile.train)
+    train(*blocks, profile.threads, VERSIONS, dataset=at.dataset, model=at.model, loss=at.loss)
+    fisher(profile.fisher, dataset=at.dataset, model=at.model, out=at.fisher, table=at.table)
+    curvature(profile.curvature, dataset=at.dataset, model=at.model, out=at.curvature)
     for name, variant in params.variants.items():
         quantize_variant(at, variant, stored(at, name), folder / f"choices/{name}.json")
-        sample(profile, model=stored(at, name), out=folder / f"sample/{name}.npz", sheet=folder / f"sheets/{name}.png")
+        draw(profile.sample, stored(at, name), folder / f"sample/{name}.npz", folder / f"sheets/{name}.png")
         evaluate_variant(at, name)
     controls(
-        profile,
+        profile.controls,
+        profile.quantize,
+        profile.sample,
+        profile.evaluate,
         model=at.model,
         table=at.table,
         fisher=at.fisher,
@@ -61,9 +68,14 @@ def run(folder):
     return at
 
 
+def draw(settings, model, out, sheet):
+    sample(settings, model=model, out=out, sheet=sheet)
+
+
 def quantize_variant(at, variant, out, choices, table=None):
     quantize(
-        at.profile,
+        at.profile.quantize,
+        at.profile.sample,
         variant,
         model=at.model,
         table=table or at.table,
@@ -80,7 +92,8 @@ def stored(at, name):
 
 def evaluate_variant(at, name):
     evaluate(
-        at.profile,
+        at.profile.sample,
+        at.profile.evaluate,
         model=stored(at, name),
         samples=at.root / f"sample/{name}.npz",
         base_model=stored(at, "fp32"),
@@ -95,8 +108,9 @@ def evaluate_variant(at, name):
 def write_report(at, variants):
     written = {"metrics": "metrics.json", "summary": "summary.csv", "markdown": "summary.md"}
     report(
-        at.profile,
-        variants,
+        at.profile.sample,
+        at.profile.quantize,
+        list(variants),
         dataset=at.dataset,
         info=at.info,
         floor=at.floor,
@@ -105,7 +119,7 @@ def write_report(at, variants):
         choices=at.root / "choices",
         evaluate=at.root / "evaluate",
         controls=at.root / "controls.json",
-        sample=at.root / "sample",
+        samples=at.root / "sample",
         figures=at.root / "figures",
         page=at.root / "report.html",
         **{key: at.root / name for key, name in written.items()},
@@ -153,15 +167,14 @@ def test_the_stored_quantized_file_is_what_samples(done, tmp_path):
     tensors[name] = tensors[name].flip(0)
     broken = tmp_path / "broken.safetensors"
     io.write_tensors(broken, tensors, metadata)
-    sample(done.profile, model=broken, out=tmp_path / "broken.npz", sheet=tmp_path / "broken.png")
+    draw(done.profile.sample, broken, tmp_path / "broken.npz", tmp_path / "broken.png")
     before = io.read_array(done.root / "sample/threshold.npz", "images")
     assert not np.array_equal(before, io.read_array(tmp_path / "broken.npz", "images"))
 
 
 def test_images_do_not_depend_on_the_batch_size(done, tmp_path):
     settings = done.profile.sample.model_copy(update={"batch_size": 33})
-    other = done.profile.model_copy(update={"sample": settings})
-    sample(other, model=stored(done, "fp32"), out=tmp_path / "x.npz", sheet=tmp_path / "x.png")
+    draw(settings, stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
     a, b = (io.read_array(p, "images").astype(int) for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
     assert abs(a - b).max() <= 1  # float32 sums in another order may round a pixel to its neighbour
     assert (a != b).mean() < 0.001
@@ -169,8 +182,7 @@ def test_images_do_not_depend_on_the_batch_size(done, tmp_path):
 
 def test_ancestral_sampling_draws_other_images_from_the_same_start(done, tmp_path):
     settings = done.profile.sample.model_copy(update={"sampler": "ddpm"})
-    other = done.profile.model_copy(update={"sample": settings})
-    sample(other, model=stored(done, "fp32"), out=tmp_path / "x.npz", sheet=tmp_path / "x.png")
+    draw(settings, stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
     a, b = (io.read_array(p, "images") for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
     assert a.shape == b.shape == (2, 100, 1, 8, 8)
     assert not np.array_equal(a, b)
@@ -259,7 +271,13 @@ def test_labels_of_no_class_are_refused(done, tmp_path, label):
     arrays["train_labels"][3] = label
     io.write_arrays(tmp_path / "dataset.npz", **arrays)
     with pytest.raises(LaqfiError, match=r"dataset\.npz: train_labels holds .*, allowed is 0 to 999"):
-        feature_network(done.profile, dataset=tmp_path / "dataset.npz", network=tmp_path / "n", info=tmp_path / "i")
+        feature_network(
+            done.profile.dataset,
+            done.profile.features,
+            images=tmp_path / "dataset.npz",
+            network=tmp_path / "n",
+            info=tmp_path / "i",
+        )
 
 
 def test_a_missing_curvature_is_refused_rather_than_rounded_to_nearest(done, tmp_path):
@@ -298,15 +316,21 @@ def test_all_variants_of_a_model_of_zeros_without_fisher_information_are_zeros(d
         assert not unet(torch.randn(1, 1, 8, 8), torch.tensor([1])).any(), name
 
 
+def settings_file(folder, **changes):
+    """What the stage `params` makes of the tiny profile, with other keys or values."""
+    params = whole.Params.model_validate(tiny_params())
+    io.write_json(folder / "params.json", whole.resolve(params, "tiny", VERSIONS) | changes)
+    return folder / "params.json"
+
+
 def command(stage, params, *arguments):
-    call = [sys.executable, "-m", f"laqfi.stages.{stage}", "--params", params, "--profile", "tiny", *arguments]
+    call = [sys.executable, "-m", f"laqfi.stages.{stage}", "--params", params, *arguments]
     return subprocess.run([str(part) for part in call], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "foreign"])
 def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, damage):
-    params, model, out = tmp_path / "params.yaml", tmp_path / "model.safetensors", tmp_path / "x.npz"
-    params.write_text(yaml.safe_dump(tiny_params()))
+    params, model, out = settings_file(tmp_path), tmp_path / "model.safetensors", tmp_path / "x.npz"
     payload = done.model.read_bytes()
     if damage != "missing":
         model.write_bytes(payload[:-1000] if damage == "truncated" else b"PK\x03\x04" + payload)
@@ -314,33 +338,48 @@ def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, d
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {model}: ")
     assert result.stderr.count("\n") == 1
-    assert {p.name for p in tmp_path.iterdir()} <= {"params.yaml", "model.safetensors"}
+    assert {p.name for p in tmp_path.iterdir()} <= {"params.json", "model.safetensors"}
 
 
-def test_bad_params_stop_the_first_stage_whatever_stage_they_are_for(tmp_path):
-    params = tiny_params()
-    params["variants"]["threshold"]["tau"] = 7
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(params))
-    result = command("dataset", path, "--out", tmp_path / "dataset.npz")
-    assert result.returncode == 1
-    assert result.stderr == (
-        f"error: {path}: variants.threshold.tau: found 7. Input should be less than or equal to 1\n"
-    )
-    assert not (tmp_path / "dataset.npz").exists()
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"versions": {"numpy": "0.0.1"}}, "numpy {numpy} is installed, {path} says 0.0.1; `make versions`, then"),
+        ({"versions": {"no-such": "1.0"}}, "no-such none is installed, {path} says 1.0; `make versions`, then"),
+        ({"versions": {"numpy": 2}}, "{path}: versions.numpy: found 2. Input should be a valid string"),
+        ({"versions": None}, "{path}: versions: found None"),
+        ({"dataset": {"name": "cifar"}}, "{path}: dataset.name: found 'cifar'"),
+        ({"dataset": {}}, "{path}: dataset: found no 'name', allowed is one of []"),
+        ({"dataset": "digits"}, "{path}: dataset: no block of settings"),
+        ({"threads": 1.5}, "{path}: threads: found 1.5"),
+    ],
+)
+def test_settings_that_do_not_fit_end_in_one_line(tmp_path, monkeypatch, changes, message):
+    path, out = settings_file(tmp_path, **changes), tmp_path / "dataset.npz"
+    monkeypatch.setattr(sys, "argv", ["dataset", "--params", str(path), "--out", str(out)])
+    with pytest.raises(SystemExit) as end:
+        cli.run(dataset)
+    assert str(end.value).startswith("error: " + message.format(path=path, numpy=np.__version__))
+    assert "\n" not in str(end.value)
+    assert not out.exists()
 
 
-def test_an_unknown_profile_and_variant_are_named(tmp_path):
-    path = tmp_path / "params.yaml"
-    params = tiny_params() | {"profiles": {"other": tiny_params()["profiles"]["tiny"]}, "active": ["other"]}
-    path.write_text(yaml.safe_dump(params))
-    result = command("dataset", path, "--out", tmp_path / "dataset.npz")
-    assert result.stderr == f"error: {path}: profiles: found no 'tiny', allowed is one of ['other']\n"
-    path.write_text(yaml.safe_dump(tiny_params()))
-    paths = [
-        word
-        for flag in ("--model", "--table", "--fisher", "--curvature", "--out", "--choices")
-        for word in (flag, tmp_path / "x")
-    ]
-    result = command("quantize", path, "--variant", "raito", *paths)
+def test_an_unknown_variant_is_named(tmp_path):
+    flags = ("--model", "--table", "--fisher", "--curvature", "--out", "--choices")
+    paths = [word for flag in flags for word in (flag, tmp_path / "x")]
+    result = command("quantize", settings_file(tmp_path), "--variant", "raito", *paths)
     assert "variants: found no 'raito', allowed is one of ['budget', 'fp32', 'ratio', 'threshold']" in result.stderr
+
+
+def test_a_training_that_was_stopped_goes_on_only_with_the_same_versions_and_settings(done):
+    blocks = [done.profile.diffusion, done.profile.unet, done.profile.train]
+    longer = [*blocks[:2], done.profile.train.model_copy(update={"steps": 7})]
+    names = {
+        fingerprint(blocks, 1, VERSIONS, done.dataset),
+        fingerprint(blocks, 2, VERSIONS, done.dataset),
+        fingerprint(blocks, 1, VERSIONS | {"torch": "2.12.2"}, done.dataset),
+        fingerprint(blocks, 1, VERSIONS, done.table),
+        fingerprint(longer, 1, VERSIONS, done.dataset),
+    }
+    assert len(names) == 5
+    assert fingerprint(blocks, 1, dict(VERSIONS), done.dataset) in names

@@ -4,8 +4,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from laqfi.config import Train
 from laqfi.errors import LaqfiError
+from laqfi.params.train import Train
 from laqfi.training import Trainer, batch_indices, learning_rate, train
 from laqfi.unet import UNet, UNetConfig
 

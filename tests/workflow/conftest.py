@@ -6,7 +6,7 @@ from clone import Clone
 
 ONCE = {
     f"{name}@tiny"
-    for name in ("dataset", "features", "reference", "train", "fisher", "curvature", "controls", "report")
+    for name in ("params", "dataset", "features", "reference", "train", "fisher", "curvature", "controls", "report")
 }
 
 

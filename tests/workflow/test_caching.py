@@ -2,9 +2,10 @@
 
 What ought to run follows from the dependencies and parameters that dvc.yaml states; that these are what a stage imports
 and reads is shown by test_closure.py and test_reads.py. DVC names the file or the parameter for which a stage would
-run, so that it can be asked about several at once.
+run, so that it can be asked about several at once. It is asked once the stage `params` has run.
 """
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from laqfi import config
+import versions
 from laqfi.errors import LaqfiError
+from laqfi.params import whole
 from tiny import leaves, tiny_params
 
+SETTINGS = "data/tiny/params.json"
 FOR_USERS = {"src/laqfi/quant/own.py"}  # to be imported by other programs, by no stage
 COMMENT = {".py": "\n# edited\n", ".j2": "\n{# edited #}\n"}
 WORDS = ["mnist", "gauss_newton", "ddim", "ddpm", "int5", "nearest", "threshold", "budget", "fp32"]
@@ -39,8 +42,12 @@ TOGETHER = {
 }
 # Leaves with one valid value: the only profile there is, and twice the variant that all is compared with.
 FIXED = {"active.0", "variants.fp32.policy", "profiles.tiny.sample.headline.ancestral.variants.0"}
-# Keys that are left out, written with the value they have then.
-DEFAULTS = {
+# The same values in other words: keys that are left out, with the value they have then; and other spellings.
+REWRITTEN = {
+    "profiles.tiny.train.grad_clip": 1,
+    "profiles.tiny.controls.budgets.0.ratio": 5,
+    "variants.budget.target.ratio": 5,
+    "variants.threshold.dtype": "float16",
     "profiles.tiny.sample.eta": 0.0,
     "profiles.tiny.sample.precision": "float32",
     "profiles.tiny.sample.headline.ancestral.eta": 0.0,
@@ -73,13 +80,13 @@ def others(value) -> list:
 
 @pytest.fixture(scope="module")
 def mutations(tmp_path_factory) -> dict[str, Changes]:
-    """For every leaf the changes that give it another value which laqfi.config accepts."""
+    """For every leaf the changes that give it another value which laqfi.params accepts."""
     file = tmp_path_factory.mktemp("params") / "params.yaml"
 
     def accepted(changes: Changes) -> bool:
         file.write_text(yaml.safe_dump(changed(changes)))
         try:
-            config.load(file)
+            whole.load(file)
         except LaqfiError:
             return False
         return True
@@ -90,9 +97,7 @@ def mutations(tmp_path_factory) -> dict[str, Changes]:
     }
     found = {place: next(filter(accepted, ways), None) for place, ways in candidates.items()}
     assert {place for place, changes in found.items() if changes is None} == FIXED
-    written_out = {f"{place} written out": {place: value} for place, value in DEFAULTS.items()}
-    assert all(map(accepted, written_out.values()))
-    return {place: changes for place, changes in found.items() if changes is not None} | written_out
+    return {place: changes for place, changes in found.items() if changes is not None}
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +140,12 @@ def packed(effects: dict[str, Effects]) -> list[list[str]]:
 def check_dvc(clone, effects: dict[str, Effects], world: Callable[[list[str]], dict[str, str]]) -> None:
     """DVC sees the effect of every mutation in the stages it has one in; before and after them nothing has changed."""
     assert all(effects.values()), "no stage depends on it"
+    of_params = ("params@tiny", SETTINGS)  # that this file is not as it was left
     groups = packed(effects)
     nothing, *found, nothing_again = clone.ask("dvc_changed", [{}, *map(world, groups), {}])
     assert nothing == nothing_again == []
     for members, pairs in zip(groups, found, strict=True):
-        seen = set(map(tuple, pairs))
+        seen = set(map(tuple, pairs)) - {of_params}
         assert {name: effects[name] - seen for name in members if effects[name] - seen} == {}, "would not run"
         assert seen - set().union(*(effects[name] for name in members)) == set(), "would run for nothing"
 
@@ -149,6 +155,7 @@ def check_snakemake(clone, jobs, effects: dict[str, Effects], world: Callable[[l
     nothing, *found, nothing_again = clone.ask("snakemake_planned", [{}, *(world([name]) for name in effects), {}])
     assert nothing == nothing_again == []
     wanted = {name: with_all_downstream(jobs, {stage for stage, _ in effect}) for name, effect in effects.items()}
+    wanted = {name: stages - {"params@tiny"} for name, stages in wanted.items()}  # the Snakefile does what it does
     found = {name: set(planned) for name, planned in zip(effects, found, strict=True)}
     assert {name: found[name] ^ wanted[name] for name in effects if found[name] != wanted[name]} == {}
 
@@ -168,10 +175,23 @@ def tracked(jobs, mutations) -> dict[str, Effects]:
             for name, job in jobs.items()
             for key in job["params"]
             for place in changes
-            if f"{place}.".startswith(f"{key}.")
+            if f"{place.removeprefix('profiles.tiny.')}.".startswith(f"{key}.")
         }
         for leaf, changes in mutations.items()
     }
+
+
+@pytest.fixture(scope="module")
+def settings(by_dvc, tmp_path_factory) -> Callable[[dict], dict]:
+    """What the stage `params` makes of the content of params.yaml."""
+    file = tmp_path_factory.mktemp("params") / "params.yaml"
+    versions = whole.read_versions(by_dvc.folder / "workflow/versions.yaml")
+
+    def resolved(params: dict) -> dict:
+        file.write_text(yaml.safe_dump(params, sort_keys=False))
+        return whole.resolve(whole.load(file), "tiny", versions)
+
+    return resolved
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +208,27 @@ def change(mutations):
     return written
 
 
+def overlaid(base, plain, other):
+    """`base` with what differs between `plain` and `other`, which are blocks like it."""
+    if not (isinstance(base, dict) and isinstance(plain, dict) and isinstance(other, dict)):
+        return base if other == plain else other
+    kept = [key for key in base | other if key in other or key not in plain]
+    return {key: overlaid(base.get(key), plain.get(key), other.get(key, base.get(key))) for key in kept}
+
+
+@pytest.fixture(scope="module")
+def resolve(mutations, settings):
+    """As `change`, in the file that the stage `params` writes; together the changes need not be valid."""
+
+    def written(names: list[str]) -> dict[str, str]:
+        found = plain = settings(tiny_params())
+        for name in names:
+            found = overlaid(found, plain, settings(changed(mutations[name])))
+        return {SETTINGS: json.dumps(found, indent=1, sort_keys=True) + "\n"}
+
+    return written
+
+
 def test_dvc_reruns_the_stages_that_import_an_edited_file(by_dvc, edited, edit):
     check_dvc(by_dvc, edited, edit)
 
@@ -196,8 +237,8 @@ def test_snakemake_reruns_the_stages_that_import_an_edited_file(by_snakemake, jo
     check_snakemake(by_snakemake, jobs, edited, edit)
 
 
-def test_dvc_reruns_the_stages_that_track_a_changed_parameter(by_dvc, tracked, change):
-    check_dvc(by_dvc, tracked, change)
+def test_dvc_reruns_the_stages_that_track_a_changed_parameter(by_dvc, tracked, resolve):
+    check_dvc(by_dvc, tracked, resolve)
 
 
 def test_snakemake_reruns_the_stages_that_track_a_changed_parameter(by_snakemake, jobs, tracked, change):
@@ -209,3 +250,37 @@ def test_a_removed_variant_and_a_new_one_are_seen_by_snakemake(by_snakemake):
     params["variants"]["half"] = params["variants"].pop("ratio") | {"p": 0.5}
     (planned,) = by_snakemake.ask("snakemake_planned", [{"params.yaml": yaml.safe_dump(params, sort_keys=False)}])
     assert planned == ["evaluate@tiny-half", "quantize@tiny-half", "report@tiny", "sample@tiny-half"]
+
+
+def reworded() -> str:
+    """The values of `tiny_params` in other words and in another order, and a profile that does not run."""
+    params = changed(REWRITTEN)
+    tiny = dict(reversed(params["profiles"]["tiny"].items()))
+    params["profiles"] = {"spare": tiny | {"threads": 2}, "tiny": tiny}
+    params["variants"] = {name: dict(reversed(options.items())) for name, options in params["variants"].items()}
+    return "# Other words.\n" + yaml.safe_dump(dict(reversed(params.items())), sort_keys=False)
+
+
+def test_the_same_values_in_other_words_run_nothing_but_params(by_dvc, by_snakemake, settings):
+    plain, again = settings(tiny_params()), settings(yaml.safe_load(reworded()))
+    assert json.dumps(again, sort_keys=True) == json.dumps(plain, sort_keys=True)
+    world = {"params.yaml": reworded()}
+    assert by_snakemake.ask("snakemake_planned", [world]) == [[]]
+    assert by_dvc.ask("dvc_changed", [world]) == [[["params@tiny", "params.yaml"]]]
+
+
+@pytest.mark.parametrize("package", ["numpy", "torch", "pytorch-fid"])
+def test_another_version_runs_every_stage_and_dvc_names_it(by_dvc, jobs, package):
+    text = (by_dvc.folder / SETTINGS).read_text()
+    found = json.loads(text)
+    found["versions"][package] += ".1"
+    (pairs,) = by_dvc.ask("dvc_changed", [{SETTINGS: json.dumps(found)}])
+    assert {stage for stage, what in pairs if what == f"versions.{package}"} == set(jobs) - {"params@tiny"}
+
+
+def test_every_stage_tracks_the_version_of_every_package(jobs):
+    packages = {f"versions.{package}" for package in versions.PACKAGES}
+    for name, job in jobs.items():
+        assert {key for key in job["params"] if key.startswith("versions")} == (
+            set() if name == "params@tiny" else packages
+        )

@@ -28,14 +28,22 @@ def files_of(module: str) -> list[Path]:
 
 
 def imports_of(file: Path) -> set[str]:
+    """What importing the file imports; of what stands under `if TYPE_CHECKING:`, nothing."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(Running().visit(ast.parse(file.read_text()))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative imports hide what a stage depends on"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+class Running(ast.NodeTransformer):
+    """Leaves out the code that only type checkers read."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
 
 
 def closure(module: str) -> list[str]:

@@ -16,11 +16,11 @@ def printed(profile: str) -> subprocess.CompletedProcess:
 
 def test_every_stage_in_order_and_once_for_every_variant():
     lines = printed("mnist").stdout.splitlines()
-    once = ["dataset", "features", "reference", "train", "fisher", "curvature"]
+    once = ["params", "dataset", "features", "reference", "train", "fisher", "curvature"]
     each = [stage for stage in ("quantize", "sample", "evaluate") for _ in VARIANTS]
     stages = [*once, *each, "controls", "report"]
     assert [line.split()[2] for line in lines] == [f"laqfi.stages.{stage}" for stage in stages]
-    assert all(" --profile mnist " in line and "{" not in line for line in lines)
+    assert all(" --params data/mnist/params.json " in line and "{" not in line for line in lines[1:])
     assert [line.split("--variant ")[1].split()[0] for line in lines if ".quantize " in line] == VARIANTS
 
 

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import re
+
+import pytest
+import yaml
 
 from tiny import tiny_params
 
@@ -31,7 +35,7 @@ def test_a_second_snakemake_run_runs_nothing(by_snakemake):
 
 def test_both_engines_make_the_same_bytes(by_dvc, by_snakemake):
     assert by_snakemake.outputs() == by_dvc.outputs()
-    assert len(by_dvc.outputs()) == 10 + 4 * 5 + 1 + 13 + 4  # once per profile, per variant, loss, figures, report
+    assert len(by_dvc.outputs()) == 11 + 4 * 5 + 1 + 13 + 4  # once per profile, per variant, loss, figures, report
 
 
 def test_a_snakemake_run_leaves_dvc_status_clean_and_the_same_lock(by_dvc, by_snakemake):
@@ -43,7 +47,7 @@ def test_a_snakemake_run_leaves_dvc_status_clean_and_the_same_lock(by_dvc, by_sn
 def test_a_variants_parameter_reruns_its_three_stages_and_the_report(restored):
     before = (restored.folder / "reports/tiny/metrics.json").read_bytes()
     restored.write_params(changed(ratio={"p": 0.9}))
-    assert restored.repro() == variant("ratio") | {"report@tiny"}
+    assert restored.repro() == variant("ratio") | {"params@tiny", "report@tiny"}
     restored.commit("keep more")
 
     table = restored.call("dvc", "metrics", "diff", "HEAD~1", "--md").stdout
@@ -53,7 +57,7 @@ def test_a_variants_parameter_reruns_its_three_stages_and_the_report(restored):
     assert "p" in restored.call("dvc", "params", "diff", "HEAD~1").stdout
 
     restored.write_params(tiny_params())
-    assert restored.repro() <= {"report@tiny"}, "the old results are taken from the cache"
+    assert restored.repro() <= {"params@tiny", "report@tiny"}, "the old results are taken from the cache"
     assert (restored.folder / "reports/tiny/metrics.json").read_bytes() == before
 
 
@@ -62,6 +66,7 @@ def test_snakemake_reruns_the_same_for_a_variants_parameter(by_snakemake):
     planned = by_snakemake.planned()
     by_snakemake.write_params(tiny_params())
     assert planned == variant("ratio") | {"report@tiny"}
+    assert by_snakemake.planned() == set()
 
 
 def test_the_reports_code_reruns_the_report_only(restored, by_snakemake):
@@ -77,7 +82,7 @@ def test_a_removed_variant_loses_its_row(restored):
     params = tiny_params()
     del params["variants"]["threshold"]
     restored.write_params(params)
-    assert restored.repro() == {"report@tiny"}
+    assert restored.repro() == {"params@tiny", "report@tiny"}
     with (restored.folder / "reports/tiny/summary.csv").open() as file:
         assert [row["variant"] for row in csv.DictReader(file)] == ["fp32", "ratio", "budget"]
     metrics = json.loads((restored.folder / "reports/tiny/metrics.json").read_text())
@@ -88,6 +93,7 @@ def test_the_trained_model_depends_on_the_training_parameters_only(restored):
     params = tiny_params()
     params["profiles"]["tiny"]["fisher"]["seed"] = 1
     restored.write_params(params)
+    restored.resolve()
     planned = restored.call("dvc", "status").stdout
     assert "fisher@tiny:" in planned
     assert "train@tiny:" not in planned
@@ -102,10 +108,53 @@ def test_bad_params_are_refused_before_any_stage_has_run(clone):
         assert not clone.outputs()
 
 
-def test_snakemake_refuses_an_unknown_key_before_it_plans(clone):
-    params = tiny_params()
-    params["profiles"]["tiny"]["train"]["stepz"] = 5
-    clone.write_params(params)
-    result = clone.call("snakemake", "--dry-run", check=False)
+def errors(result) -> list[str]:
+    """The lines of a failed command that say why."""
     assert result.returncode != 0
-    assert "stepz" in result.stdout + result.stderr
+    return [line for line in (result.stdout + result.stderr).splitlines() if "error" in line.lower()]
+
+
+@pytest.mark.parametrize("active", ["tiny", "[]", "{tiny: 1}", "[tiny, tiny]", "[tyni]", "[[tiny]]", "", "[8]"])
+def test_an_active_that_is_no_list_of_profiles_is_refused_before_any_work(clone, active):
+    """In one line, but where DVC itself cannot make stages of it."""
+    params = yaml.safe_dump(tiny_params(), sort_keys=False)
+    (clone.folder / "params.yaml").write_text(params.replace("active:\n- tiny\n", f"active: {active}\n"))
+    for command in (["snakemake"], ["python", "workflow/alone.py", "dvc", "repro"]):
+        (line,) = errors(clone.call(*command, check=False))
+        assert line.startswith("error: params.yaml: ")
+        assert "active" in line
+    assert errors(clone.call("dvc", "repro", check=False))
+    assert not clone.outputs()
+
+
+def test_snakemake_takes_parameters_from_params_yaml_alone(clone):
+    (clone.folder / "over.yaml").write_text("profiles: {tiny: {train: {steps: 9}}}\n")
+    for arguments in (["--config", "threads=2"], ["--configfile", "over.yaml"]):
+        (line,) = errors(clone.call("snakemake", "--dry-run", *arguments, check=False))
+        assert "parameters are set in params.yaml alone" in line
+    assert not clone.outputs()
+
+
+def test_other_versions_are_recorded_and_said_or_refused(restored, by_snakemake):
+    """A record that says something else than what is installed, as after an upgrade."""
+    for clone in (restored, by_snakemake):
+        record = clone.folder / "workflow/versions.yaml"
+        before = record.read_text()
+        record.write_text(before.replace("numpy: ", 'numpy: "0.0.1" # was '))
+        refusal = clone.call("dvc", "repro", check=False)
+        assert refusal.returncode != 0
+        record.write_text(re.sub(r"numpy: .*", 'numpy: "0.0.1"', before))
+        assert "numpy 2" in clone.call("dvc", "repro", check=False).stderr
+        said = clone.call("python", "workflow/versions.py").stderr
+        assert said.startswith("numpy 0.0.1 → ")
+        assert said.count("\n") == 1
+        assert record.read_text() == before
+        assert clone.call("python", "workflow/versions.py").stderr == ""
+
+
+def test_a_learning_rate_that_dvc_writes_back_as_5e_05_is_a_number(restored):
+    result = restored.call("dvc", "exp", "run", "-S", "profiles.tiny.train.lr=0.00005")
+    assert "Running stage 'train@tiny'" in result.stdout
+    assert "lr: 5e-05" in (restored.folder / "params.yaml").read_text()
+    settings = json.loads((restored.folder / "data/tiny/params.json").read_text())
+    assert settings["train"]["lr"] == 0.00005

@@ -1,6 +1,6 @@
-"""A stage reads of params.yaml what it tracks in dvc.yaml, nothing else; and nothing in params.yaml is read by none.
+"""A stage reads of its settings what it tracks in dvc.yaml, nothing else; and nothing in params.yaml is read by none.
 
-All stages run in this process, with every look at a block of parameters recorded once laqfi.config has checked them.
+All stages run in this process, with every look at a block of parameters recorded from when it is handed over.
 """
 
 import ast
@@ -14,7 +14,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from laqfi import config
+from laqfi import cli
 from laqfi.quant import policy
 from reads import Reads
 from tiny import leaves, tiny_params
@@ -28,17 +28,24 @@ def jobs(by_dvc) -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def recorded(by_dvc, jobs, tmp_path_factory) -> dict[str, Reads]:
     """What every job read, run in a copy of the clone."""
-    clone, load, threads, by_job = (
-        by_dvc.copy(tmp_path_factory.mktemp("reads")),
-        config.load,
-        torch.get_num_threads(),
-        {},
-    )
+    clone, block, threads = by_dvc.copy(tmp_path_factory.mktemp("reads")), cli.block, torch.get_num_threads()
+    by_job = {}
+
+    def recording(reads: Reads, variant: str):
+        def watched(settings, name, kind, path):
+            value = block(settings, name, kind, path)
+            places = {"variant": f"variants.{variant}"}
+            return value if name == "variants" else reads.watch(value, places.get(name, name))
+
+        return watched
+
     for name, job in jobs.items():
         _, _, module, *arguments = shlex.split(job["cmd"])
+        if module == "laqfi.stages.params":
+            continue
         with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
             reads = by_job[name] = Reads(patch)
-            patch.setattr(config, "load", lambda path, reads=reads: reads.watch(load(path)))
+            patch.setattr(cli, "block", recording(reads, name.rpartition("-")[2]))
             patch.setattr(sys, "argv", [module, *arguments])
             patch.chdir(clone.folder)
             runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -67,8 +74,8 @@ def test_a_stage_tracks_no_block_it_does_not_read(recorded, jobs):
 
 def test_no_parameter_is_without_effect(recorded):
     """But for `active`, which chooses what runs; `sha256` of an Inception network is in tests/unit/test_features.py."""
-    readable = set.union(*(reads.leaves() for reads in recorded.values()))
-    written = [place for place, _ in leaves({"profiles": tiny_params()["profiles"]})]
+    readable = set.union(*(reads.leaves() for reads in recorded.values())) | {"threads"}
+    written = [place for place, _ in leaves(tiny_params()["profiles"]["tiny"])]
     assert all(any(within(place, known) for known in readable) for place in written)
     assert readable - set.union(*(reads.found for reads in recorded.values())) == set()
 

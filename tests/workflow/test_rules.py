@@ -12,7 +12,8 @@ RULES = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", TEXT, flags=re.M | 
 
 
 def test_every_stage_has_a_rule():
-    assert set(RULES) == set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    """But for `params`: the Snakefile writes what it makes, before it plans."""
+    assert {"params", *RULES} == set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 
 
 @pytest.mark.parametrize("name", RULES)

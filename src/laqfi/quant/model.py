@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor, nn
 
 from laqfi import io
-from laqfi.config import Diffusion, Unet, first_line
 from laqfi.diffusion import linear_alphas_cumprod
-from laqfi.errors import LaqfiError
+from laqfi.errors import LaqfiError, first_line
+from laqfi.params.diffusion import Diffusion
+from laqfi.params.unet import Unet
 from laqfi.quant.grid import FLOATS, Format
 from laqfi.quant.layers import output_axis, store_layers
 from laqfi.quant.tensor import Layout

@@ -14,10 +14,11 @@ from typing import Annotated, Literal, get_type_hints
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, Field, create_model, model_validator
 from torch import Tensor
 
 from laqfi.errors import LaqfiError
+from laqfi.params.block import Block, Seed
 from laqfi.quant.allocate import allocate
 from laqfi.quant.grid import Format, Search
 from laqfi.quant.tensor import Layout, quantize
@@ -28,7 +29,7 @@ Storage = Literal["float32", "float16", "bfloat16", "float8_e4m3fn"]
 Integer = Literal["int2", "int3", "int4", "int5", "int6", "int7", "int8"]
 Weighting = Literal["last", "uniform", "sampler"]
 Rounding = Literal["nearest", "gptq"]
-GroupSize = Annotated[int, Field(ge=-1)]
+GroupSize = Annotated[int, Field(ge=-1, le=1_000_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -80,18 +81,14 @@ Choices = dict[str, Choice]
 POLICIES: dict[str, Callable[..., Choices]] = {}
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
 def policy(function: Callable[..., Choices]) -> Callable[..., Choices]:
     """Register `function` under its name."""
     POLICIES[function.__name__] = function
     return function
 
 
-def bind(name: str, options: dict) -> Callable[[list[WeightTensor]], Choices]:
-    """The policy `name` with its options checked against the function's annotations.
+def check(name: str, options: dict) -> BaseModel:
+    """The options of the policy `name`, checked against the function's annotations, defaults filled in.
 
     Raises LaqfiError for an unknown policy, pydantic.ValidationError for options that do not fit.
     """
@@ -107,8 +104,13 @@ def bind(name: str, options: dict) -> Callable[[list[WeightTensor]], Choices]:
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    checked = create_model(name, __base__=Options, **fields).model_validate(options)
-    return lambda tensors: function(tensors, **{key: getattr(checked, key) for key in fields})
+    return create_model(name, __base__=Block, **fields).model_validate(options)
+
+
+def bind(name: str, options: dict) -> Callable[[list[WeightTensor]], Choices]:
+    """The policy `name` with its options; errors as in `check`."""
+    checked = check(name, options)
+    return lambda tensors: POLICIES[name](tensors, **dict(checked))
 
 
 def below(tensors: Iterable[WeightTensor], threshold: float, dtype: str) -> Choices:
@@ -144,7 +146,7 @@ def threshold(tensors: list[WeightTensor], *, tau: Share, dtype: Dtype = "float1
     return below(in_layers(tensors), tau, dtype)
 
 
-class Group(Options):
+class Group(Block):
     """Layers that share a threshold: a number, or the mean score of the group's tensors."""
 
     layers: Annotated[list[Annotated[int, Field(ge=1, le=6)]], Field(min_length=1)]
@@ -188,7 +190,7 @@ def ratio(tensors: list[WeightTensor], *, p: Share, dtype: Dtype = "float16") ->
 def mean_std(
     tensors: list[WeightTensor],
     *,
-    alpha: Annotated[float, Field(gt=0)],
+    alpha: Annotated[float, Field(gt=0, le=1e6)],
     below: Dtype = "float16",
     between: Dtype = "float32",
     above: Dtype = "float32",
@@ -226,11 +228,11 @@ def bits(
     return {t.name: Choice(integer if t.is_matrix else Format(rest), search=search, rounding=rounding) for t in tensors}
 
 
-class Target(Options):
+class Target(Block):
     """The size of all tensors together: bytes, how many times smaller than float32, or mean bits per parameter."""
 
-    bytes: Annotated[int, Field(gt=0)] | None = None
-    ratio: Annotated[float, Field(gt=1)] | None = None
+    bytes: Annotated[int, Field(gt=0, lt=2**63)] | None = None
+    ratio: Annotated[float, Field(gt=1, le=1000)] | None = None
     mean_bits: Annotated[float, Field(gt=0, lt=32)] | None = None
 
     @model_validator(mode="after")
@@ -264,7 +266,7 @@ def budget(
     rounding: Rounding = "nearest",
     rest: Storage = "float16",
     keep: list[str] = [],  # noqa: B006 read as the default of a field, never changed
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Choices:
     """Formats under a size limit that minimise the predicted change of the output, Σ_t w_t Σ_j F_t[j] (q_j − w_j)².
 

@@ -7,28 +7,29 @@ import torch
 from torch import Tensor
 
 from laqfi import io, records
-from laqfi.config import Profile
 from laqfi.device import default_device
 from laqfi.errors import LaqfiError
 from laqfi.fisher import WEIGHTINGS, bin_weights
+from laqfi.params.quantize import Quantize
+from laqfi.params.sampler import Sampler
 from laqfi.quant.model import described, is_quantizable, layouts_of, output_axes
 from laqfi.quant.policy import WeightTensor
 from laqfi.unet import layer_of
 
 
 def weight_tensors(
-    profile: Profile, model: Path, table: Path, maps: dict[str, dict[str, Tensor]]
+    settings: Quantize, sampler: Sampler, model: Path, table: Path, maps: dict[str, dict[str, Tensor]]
 ) -> list[WeightTensor]:
     """All tensors of the model with what the policies may know of them."""
     tensors, metadata = io.read_tensors(model)
     unet, alphas_cumprod = described(metadata, model)
     layouts_of(tensors, metadata, unet, model)
     axes = output_axes(unet)
-    scores = normalised_scores(records.read(table, records.FisherTable), profile, table)
+    scores = normalised_scores(records.read(table, records.FisherTable), settings, table)
     if unlike := set(scores) ^ {name for name, tensor in tensors.items() if is_quantizable(name, tensor)}:
         raise LaqfiError(f"{table} and {model} are not of one model: only one of them holds {min(unlike)}")
-    sampler = profile.sample.model_dump(include={"sampler", "steps", "eta"})
-    bins = {kind: bin_weights(kind, [int(edge) for edge in maps], alphas_cumprod, **sampler) for kind in WEIGHTINGS}
+    edges, sampling = [int(edge) for edge in maps], sampler.model_dump(include=set(Sampler.model_fields))
+    bins = {kind: bin_weights(kind, edges, alphas_cumprod, **sampling) for kind in WEIGHTINGS}
     return [
         WeightTensor(
             name,
@@ -42,12 +43,12 @@ def weight_tensors(
     ]
 
 
-def normalised_scores(table: dict, profile: Profile, path: Path) -> dict[str, float]:
+def normalised_scores(table: dict, settings: Quantize, path: Path) -> dict[str, float]:
     """Mean Fisher of every weight tensor at the chosen timestep, over the largest of them (eq. 2)."""
-    if profile.quantize.timestep not in table["timesteps"]:
-        raise LaqfiError(f"{path}: holds the timesteps {table['timesteps']}, not {profile.quantize.timestep}")
-    column = table["timesteps"].index(profile.quantize.timestep)
-    means = {name: rows["mean"][column] for name, rows in table[profile.quantize.fisher]["tensors"].items()}
+    if settings.timestep not in table["timesteps"]:
+        raise LaqfiError(f"{path}: holds the timesteps {table['timesteps']}, not {settings.timestep}")
+    column = table["timesteps"].index(settings.timestep)
+    means = {name: rows["mean"][column] for name, rows in table[settings.fisher]["tensors"].items()}
     top = max(means.values())
     return {name: mean / top if top > 0 else 0.0 for name, mean in means.items()}
 

@@ -6,9 +6,12 @@ from typing import get_args
 from tqdm import tqdm
 
 from laqfi import cli, io
-from laqfi.config import Budget, Profile
 from laqfi.device import default_device
 from laqfi.errors import LaqfiError
+from laqfi.params.controls import Budget, Controls
+from laqfi.params.evaluate import Groups
+from laqfi.params.quantize import Quantize
+from laqfi.params.sample import Drawing
 from laqfi.quality import Judge
 from laqfi.quant.model import unet_of
 from laqfi.quant.policy import Choices, Importance, Target, WeightTensor, budget
@@ -20,7 +23,10 @@ FORMATS = ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "float16"]
 
 
 def controls(
-    profile: Profile,
+    controls: Controls,
+    quantize: Quantize,
+    sample: Drawing,
+    evaluate: Groups,
     *,
     model: Path,
     table: Path,
@@ -36,11 +42,10 @@ def controls(
     All are drawn from stored tensors, on the noise of the first images of FP32's samples.
     """
     tensors, metadata = io.read_tensors(model)
-    weights = weight_tensors(profile, model, table, fisher_by_bin(fisher, tensors))
+    weights = weight_tensors(quantize, sample, model, table, fisher_by_bin(fisher, tensors))
     storage = Storage(weights, read_curvature(curvature, weights))
-    base_images = io.read_array(base_samples, "images")[:, : profile.controls.images]
-    judge = Judge(network, reference, profile.evaluate.groups)
-    settings = profile.sample.model_copy(update={"images": profile.controls.images})
+    base_images = io.read_array(base_samples, "images")[:, : controls.images]
+    judge = Judge(network, reference, evaluate.groups)
 
     def measure(one: Budget, importance: Importance) -> dict | None:
         chosen = choose(weights, one, importance)
@@ -48,15 +53,16 @@ def controls(
             return None
         stored = storage.store_all(chosen)
         unet, alphas_cumprod, _ = unet_of(*as_file(stored, metadata), out, default_device())
-        images = draw_images(unet, alphas_cumprod, tuple(metadata["image"]), settings, progress=False)
+        shape = tuple(metadata["image"])
+        images = draw_images(unet, alphas_cumprod, shape, sample, controls.images, progress=False)
         return {"bytes": stored_size(stored)} | judge.against_base(images, base_images)
 
-    points = [(one, importance) for one in profile.controls.budgets for importance in get_args(Importance)]
+    points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]
     rows = [
         {"ratio": one.ratio, "importance": importance, "found": measure(one, importance)}
         for one, importance in tqdm(points, "controls")
     ]
-    io.write_json(out, {"images": profile.controls.images, "seeds": profile.sample.seeds, "rows": rows})
+    io.write_json(out, {"images": controls.images, "seeds": sample.seeds, "rows": rows})
 
 
 def choose(weights: list[WeightTensor], one: Budget, importance: Importance) -> Choices | None:

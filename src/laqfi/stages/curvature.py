@@ -3,27 +3,26 @@
 from pathlib import Path
 
 from laqfi import cli, io
-from laqfi.config import Profile
 from laqfi.device import default_device
 from laqfi.diffusion import from_uint8
+from laqfi.params.curvature import Curvature
 from laqfi.quant.curvature import curvatures
 from laqfi.quant.model import load_unet
 from laqfi.rng import generator
 
 
-def curvature(profile: Profile, *, dataset: Path, model: Path, out: Path) -> None:
+def curvature(curvature: Curvature, *, dataset: Path, model: Path, out: Path) -> None:
     """Write one matrix [columns, columns] per convolution and linear weight."""
-    settings = profile.curvature
     images = io.read_array(dataset, "train_images")
-    chosen = generator("curvature", settings.seed).permutation(len(images))[: settings.images]
+    chosen = generator("curvature", curvature.seed).permutation(len(images))[: curvature.images]
     unet, alphas_cumprod, _ = load_unet(model, default_device())
     matrices = curvatures(
         unet,
         from_uint8(images[chosen]),
         alphas_cumprod,
-        timesteps=settings.timesteps,
-        chunk=settings.chunk,
-        seed=settings.seed,
+        timesteps=curvature.timesteps,
+        chunk=curvature.chunk,
+        seed=curvature.seed,
     )
     io.write_tensors(out, matrices)
 

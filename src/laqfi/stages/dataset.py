@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from laqfi import cli, data, io
-from laqfi.config import Profile
+from laqfi.params.dataset import Dataset
 
 
-def dataset(profile: Profile, *, out: Path) -> None:
+def dataset(dataset: Dataset, *, out: Path) -> None:
     """Write training and test images and labels as one npz."""
-    io.write_arrays(out, **data.load(profile.dataset.name))
+    io.write_arrays(out, **data.load(dataset.name))
 
 
 if __name__ == "__main__":

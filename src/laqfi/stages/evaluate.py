@@ -3,16 +3,18 @@
 from pathlib import Path
 
 from laqfi import cli, io, metrics
-from laqfi.config import Profile
 from laqfi.device import default_device
 from laqfi.diffusion import from_uint8, noise_error
 from laqfi.errors import LaqfiError
+from laqfi.params.evaluate import Evaluate
+from laqfi.params.sample import Drawn
 from laqfi.quality import Judge
 from laqfi.quant.model import load_unet, stored_bytes
 
 
 def evaluate(
-    profile: Profile,
+    sample: Drawn,
+    evaluate: Evaluate,
     *,
     model: Path,
     samples: Path,
@@ -24,23 +26,21 @@ def evaluate(
     out: Path,
 ) -> None:
     """Write size, FID with its interval and its paired difference, KID, PSNR and noise error as JSON."""
-    held_out = io.read_array(dataset, "test_images")[: profile.evaluate.noise_images]
-    draws = {"images": profile.sample, **profile.sample.headlines_of(model.stem)}
+    held_out = io.read_array(dataset, "test_images")[: evaluate.noise_images]
+    draws = sample.images_of(model.stem)
     drawn, base_drawn = (io.read_arrays(path, *draws) for path in (samples, base_samples))
     for path, found in ((base_samples, base_drawn), (samples, drawn)):
-        for name, settings in draws.items():
-            wanted = (len(settings.seeds), settings.images, *base_drawn["images"].shape[2:])
+        for name, images in draws.items():
+            wanted = (len(sample.seeds), images, *base_drawn["images"].shape[2:])
             if found[name].dtype != "uint8" or found[name].shape != wanted:
                 raise LaqfiError(
                     f"{path}: {name} is {found[name].dtype} {found[name].shape}, allowed is uint8 {wanted}"
                 )
     (unet, alphas_cumprod, _), (base, _, _) = (load_unet(path, default_device()) for path in (model, base_model))
-    noise_mse = noise_error(
-        unet, base, from_uint8(held_out), alphas_cumprod, profile.evaluate.noise_timesteps, profile.evaluate.seed
-    )
+    noise_mse = noise_error(unet, base, from_uint8(held_out), alphas_cumprod, evaluate.noise_timesteps, evaluate.seed)
     size, dtypes = stored_bytes(*io.read_tensors(model))
     base_size, _ = stored_bytes(*io.read_tensors(base_model))
-    judge = Judge(network, reference, profile.evaluate.groups)
+    judge = Judge(network, reference, evaluate.groups)
     quality = {name: judge.against_base(drawn[name], base_drawn[name]) for name in draws}
     summary = {
         "bytes": size,
@@ -48,12 +48,12 @@ def evaluate(
         "parameters": dtypes,
         "reduction": 1 - size / base_size,
         "size_band": metrics.size_band(1 - size / base_size),
-        "seeds": profile.sample.seeds,
-        "images": profile.sample.images,
+        "seeds": sample.seeds,
+        "images": sample.images,
         "noise_mse": {str(timestep): value for timestep, value in noise_mse.items()},
     }
     summary |= quality.pop("images")
-    again = {name: found | {"images": draws[name].images} for name, found in quality.items()}
+    again = {name: found | {"images": draws[name]} for name, found in quality.items()}
     io.write_json(out, summary | ({"headline": again} if again else {}))
 
 

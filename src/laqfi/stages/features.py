@@ -5,34 +5,36 @@ from pathlib import Path
 
 import torch
 
-from laqfi import cli, features, io
+from laqfi import cli, io
+from laqfi import features as networks
 from laqfi.classifier import FeatureNet, accuracy, fit
-from laqfi.config import Classifier, Profile
 from laqfi.device import default_device
 from laqfi.diffusion import from_uint8
 from laqfi.errors import LaqfiError
+from laqfi.params.dataset import Dataset
+from laqfi.params.features import Classifier, Features
 from laqfi.rng import derive_seed
 
 CLASSES = 1000  # more than any data set here: a wrong label must not ask for a huge layer
 
 
-def feature_network(profile: Profile, *, dataset: Path, network: Path, info: Path) -> None:
+def feature_network(dataset: Dataset, features: Features, *, images: Path, network: Path, info: Path) -> None:
     """Write the network as safetensors, and its held-out accuracy and SHA-256 as JSON."""
-    arrays = io.read_arrays(dataset, "train_images", "train_labels", "test_images", "test_labels")
+    arrays = io.read_arrays(images, "train_images", "train_labels", "test_images", "test_labels")
     for part in ("train", "test"):
         labels = arrays[f"{part}_labels"]
         if labels.min() < 0 or labels.max() >= CLASSES:
             found = f"{labels.min()} to {labels.max()}"
-            raise LaqfiError(f"{dataset}: {part}_labels holds {found}, allowed is 0 to {CLASSES - 1}")
-    if isinstance(profile.features, Classifier):
-        state, metadata, held_out = trained_classifier(profile.features, arrays)
+            raise LaqfiError(f"{images}: {part}_labels holds {found}, allowed is 0 to {CLASSES - 1}")
+    if isinstance(features, Classifier):
+        state, metadata, held_out = trained_classifier(features, arrays)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            state = features.fetch_inception(profile.features.sha256, Path(folder))
+            state = networks.fetch_inception(features.sha256, Path(folder))
         metadata, held_out = {"network": "inception"}, None
     io.write_tensors(network, state, metadata)
     counts = {"train": len(arrays["train_images"]), "test": len(arrays["test_images"])}
-    summary = {"network": profile.features.network, "dataset": profile.dataset.name, "images": counts}
+    summary = {"network": features.network, "dataset": dataset.name, "images": counts}
     io.write_json(info, summary | {"accuracy": held_out, "sha256": io.sha256(network)})
 
 

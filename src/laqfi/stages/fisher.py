@@ -5,29 +5,28 @@ from pathlib import Path
 import torch
 
 from laqfi import cli, io
-from laqfi.config import Profile
 from laqfi.device import default_device
 from laqfi.diffusion import from_uint8
 from laqfi.fisher import FisherMap, fisher_maps, mean_and_error
+from laqfi.params.fisher import Fisher
 from laqfi.quant.model import is_quantizable, load_unet
 from laqfi.rng import generator
 from laqfi.unet import UNet, layer_of
 
 
-def fisher(profile: Profile, *, dataset: Path, model: Path, out: Path, table: Path) -> None:
+def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path) -> None:
     """Write the per-weight maps like a checkpoint (`kind/bin/name`), and the table of means as JSON."""
-    settings = profile.fisher
     images = from_uint8(io.read_array(dataset, "train_images"))
     unet, alphas_cumprod, _ = load_unet(model, default_device())
-    chosen = torch.from_numpy(generator("fisher", settings.seed).permutation(len(images))[: settings.images])
+    chosen = torch.from_numpy(generator("fisher", fisher.seed).permutation(len(images))[: fisher.images])
     maps = fisher_maps(
         unet,
         images[chosen],
         alphas_cumprod,
-        timesteps=settings.timesteps,
-        bins=settings.bins,
-        chunk=settings.chunk,
-        seed=settings.seed,
+        timesteps=fisher.timesteps,
+        bins=fisher.bins,
+        chunk=fisher.chunk,
+        seed=fisher.seed,
     )
     per_weight = {
         f"{kind}/{edge}/{name}": tensor
@@ -35,8 +34,8 @@ def fisher(profile: Profile, *, dataset: Path, model: Path, out: Path, table: Pa
         for edge, tensors in fisher_map.per_weight.items()
         for name, tensor in tensors.items()
     }
-    io.write_tensors(out, per_weight, {"timesteps": settings.timesteps, "bins": settings.bins})
-    io.write_json(table, summarise(unet, maps) | {"images": len(chosen), "timesteps": settings.timesteps})
+    io.write_tensors(out, per_weight, {"timesteps": fisher.timesteps, "bins": fisher.bins})
+    io.write_json(table, summarise(unet, maps) | {"images": len(chosen), "timesteps": fisher.timesteps})
 
 
 def summarise(unet: UNet, maps: dict[str, FisherMap]) -> dict:

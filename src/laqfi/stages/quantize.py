@@ -4,8 +4,10 @@ import math
 from pathlib import Path
 
 from laqfi import cli, io
-from laqfi.config import Profile, Variant
 from laqfi.errors import LaqfiError
+from laqfi.params.quantize import Quantize
+from laqfi.params.sampler import Sampler
+from laqfi.params.variant import Variant
 from laqfi.quant.account import bits_over_bound, predicted_change
 from laqfi.quant.policy import Choice, WeightTensor, bind
 from laqfi.quant.sensitivity import fisher_by_bin, read_curvature, weight_tensors
@@ -13,7 +15,8 @@ from laqfi.quant.store import Storage, Stored, as_file
 
 
 def quantize(
-    profile: Profile,
+    quantize: Quantize,
+    sample: Sampler,
     variant: Variant,
     *,
     model: Path,
@@ -26,7 +29,7 @@ def quantize(
     """Write the tensors in the formats chosen, and beside them which tensor got what and why."""
     tensors, metadata = io.read_tensors(model)
     maps = fisher_by_bin(fisher, tensors)
-    weights = weight_tensors(profile, model, table, maps)
+    weights = weight_tensors(quantize, sample, model, table, maps)
     chosen = bind(variant.policy, variant.model_extra)(weights)
     try:
         stored = Storage(weights, read_curvature(curvature, weights)).store_all(chosen)

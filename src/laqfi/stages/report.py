@@ -3,13 +3,15 @@
 from pathlib import Path
 
 from laqfi import cli, comparisons, io, plots, records, tables
-from laqfi.config import Profile, Variant
 from laqfi.page import render
+from laqfi.params.quantize import Quantize
+from laqfi.params.sample import Described
 
 
 def report(
-    profile: Profile,
-    variants: dict[str, Variant],
+    sample: Described,
+    quantize: Quantize,
+    order: list[str],
     *,
     dataset: Path,
     info: Path,
@@ -19,16 +21,16 @@ def report(
     choices: Path,
     evaluate: Path,
     controls: Path,
-    sample: Path,
+    samples: Path,
     metrics: Path,
     summary: Path,
     markdown: Path,
     figures: Path,
     page: Path,
 ) -> None:
-    """Read one evaluation per variant named in params.yaml and write what a reader looks at."""
-    evaluations = {name: records.read(evaluate / f"{name}.json", records.Evaluation) for name in variants}
-    formats = {name: records.read(choices / f"{name}.json", records.Choices) for name in variants}
+    """Read one evaluation per variant, in the order of params.yaml, and write what a reader looks at."""
+    evaluations = {name: records.read(evaluate / f"{name}.json", records.Evaluation) for name in order}
+    formats = {name: records.read(choices / f"{name}.json", records.Choices) for name in order}
     real_floor, fisher = records.read(floor, records.Floor), records.read(table, records.FisherTable)
     compared = records.read(controls, records.Controls)
     numbers = tables.metrics(evaluations, formats, real_floor, compared)
@@ -48,12 +50,12 @@ def report(
     io.write_text(markdown, tables.summary_markdown(found))
 
     images = {"real": io.read_array(dataset, "train_images")}
-    images |= {name: io.read_array(sample / f"{name}.npz", "images")[0] for name in variants}
+    images |= {name: io.read_array(samples / f"{name}.npz", "images")[0] for name in order}
     drawn = {
         "loss": plots.loss_curve(io.read_text(loss)),
         "fisher_timesteps": plots.fisher_by_timestep(fisher, "empirical"),
         "fisher_timesteps_gauss_newton": plots.fisher_by_timestep(fisher, "gauss_newton"),
-        "fisher_tensors": plots.fisher_by_tensor(fisher, profile.quantize.fisher, profile.quantize.timestep),
+        "fisher_tensors": plots.fisher_by_tensor(fisher, quantize.fisher, quantize.timestep),
         "magnitude": plots.magnitude(fisher),
         "size_fid": plots.size_against_fid(evaluations, real_floor),
         "size_psnr": plots.size_against_psnr(evaluations, compared),
@@ -66,7 +68,7 @@ def report(
     }
     for name, payload in drawn.items():
         io.write_bytes(figures / f"{name}.png", payload)
-    facts = tables.facts(profile, records.read(info, records.Info), real_floor, evaluations["fp32"])
+    facts = tables.facts(sample, records.read(info, records.Info), real_floor, evaluations["fp32"])
     io.write_text(page, render(facts, found, drawn))
 
 

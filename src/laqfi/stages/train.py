@@ -3,14 +3,19 @@
 import csv
 import hashlib
 import io as text
+import json
+import sys
 from pathlib import Path
 
 import torch
 
 from laqfi import cli, io
-from laqfi.config import Profile
 from laqfi.device import default_device
 from laqfi.diffusion import from_uint8, linear_alphas_cumprod
+from laqfi.params.block import Block
+from laqfi.params.diffusion import Diffusion
+from laqfi.params.train import Train
+from laqfi.params.unet import Unet
 from laqfi.rng import derive_seed
 from laqfi.training import Trainer
 from laqfi.training import train as run_training
@@ -19,20 +24,31 @@ from laqfi.unet import UNet, UNetConfig
 POINTS = 200  # of the loss curve
 
 
-def train(profile: Profile, *, dataset: Path, model: Path, loss: Path) -> None:
+def train(
+    diffusion: Diffusion,
+    unet: Unet,
+    train: Train,
+    threads: int,
+    versions: dict[str, str],
+    *,
+    dataset: Path,
+    model: Path,
+    loss: Path,
+) -> None:
     """Write the EMA weights with the architecture in their header, and the loss curve as CSV."""
     images = from_uint8(io.read_array(dataset, "train_images"))
-    torch.manual_seed(derive_seed("unet", profile.train.seed))
-    config = UNetConfig(image_channels=images.shape[1], **profile.unet.model_dump())
-    unet = UNet(config).to(default_device())
-    alphas_cumprod = linear_alphas_cumprod(**profile.diffusion.model_dump())
-    trainer = Trainer(unet, alphas_cumprod, profile.train)
+    torch.manual_seed(derive_seed("unet", train.seed))
+    config = UNetConfig(image_channels=images.shape[1], **unet.model_dump())
+    network = UNet(config).to(default_device())
+    alphas_cumprod = linear_alphas_cumprod(**diffusion.model_dump())
+    trainer = Trainer(network, alphas_cumprod, train)
 
-    resume = model.parent / "resume" / f"{fingerprint(profile, dataset)}.safetensors"
+    name = fingerprint([diffusion, unet, train], threads, versions, dataset)
+    resume = model.parent / "resume" / f"{name}.safetensors"
     run_training(trainer, images, resume)
     metadata = {
         "unet": config.to_json(),
-        "diffusion": profile.diffusion.model_dump(),
+        "diffusion": diffusion.model_dump(),
         "image": list(images.shape[1:]),
     }
     io.write_tensors(model, trainer.ema, metadata)
@@ -40,11 +56,14 @@ def train(profile: Profile, *, dataset: Path, model: Path, loss: Path) -> None:
     resume.unlink(missing_ok=True)
 
 
-def fingerprint(profile: Profile, dataset: Path) -> str:
+def fingerprint(blocks: list[Block], threads: int, versions: dict[str, str], dataset: Path) -> str:
     """Hash of all that decides the result: a state on disk is taken up only by the very same run."""
-    code = [io.sha256(path) for path in sorted(Path(__file__).parents[1].glob("*.py"))]
-    blocks = profile.model_dump_json(include={"threads", "diffusion", "unet", "train"})
-    return hashlib.sha256("".join([blocks, io.sha256(dataset), *code]).encode()).hexdigest()[:16]
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "laqfi"]
+    files = {Path(__file__), *(Path(module.__file__) for module in modules)}
+    hashes = {str(path.relative_to(Path(__file__).parents[1])): io.sha256(path) for path in files}
+    settings = [block.model_dump_json() for block in blocks]
+    everything = json.dumps([settings, threads, versions, hashes, io.sha256(dataset)], sort_keys=True)
+    return hashlib.sha256(everything.encode()).hexdigest()[:16]
 
 
 def loss_curve(losses: torch.Tensor) -> str:

@@ -1,0 +1,19 @@
+"""The block `controls`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from laqfi.params.block import Block
+
+
+class Budget(Block):
+    """A size limit: how many times smaller than float32; `rest` is for biases and norms."""
+
+    ratio: Annotated[float, Field(gt=1, le=1000)]
+    rest: Literal["float16", "float8_e4m3fn"] = "float16"
+
+
+class Controls(Block):
+    budgets: Annotated[list[Budget], Field(min_length=1)]
+    images: Annotated[int, Field(ge=2, le=1_000_000)]

@@ -1,0 +1,161 @@
+"""All of params.yaml, checked before any work, and the settings of one profile with every default filled in."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from laqfi.errors import LaqfiError, first_line
+from laqfi.params import yaml12
+from laqfi.params.block import Block, Name
+from laqfi.params.controls import Controls
+from laqfi.params.curvature import Curvature
+from laqfi.params.dataset import Dataset
+from laqfi.params.diffusion import Diffusion
+from laqfi.params.evaluate import Evaluate
+from laqfi.params.features import Features
+from laqfi.params.fisher import Fisher
+from laqfi.params.quantize import Quantize
+from laqfi.params.sample import Sample
+from laqfi.params.train import Train
+from laqfi.params.unet import Unet
+from laqfi.params.variant import Variant
+from laqfi.quant import policy
+
+# Training and test images. Not in the block's own file: they decide what may run, not what it computes.
+IMAGES = {
+    "digits": (1437, 360),
+    "mnist": (60_000, 10_000),
+    "fashion_mnist": (60_000, 10_000),
+    "kmnist": (60_000, 10_000),
+}
+
+
+class Profile(Block):
+    """One complete run: what it is made of, from the data to the measures."""
+
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    dataset: Dataset
+    features: Features
+    diffusion: Diffusion
+    unet: Unet
+    train: Train
+    fisher: Fisher
+    curvature: Curvature
+    quantize: Quantize
+    sample: Sample
+    evaluate: Evaluate
+    controls: Controls
+
+    @model_validator(mode="after")
+    def timesteps_are_those_of_the_diffusion(self):
+        last = self.diffusion.timesteps
+        limits = {
+            "fisher.timesteps": max(self.fisher.timesteps),
+            "curvature.timesteps": max(self.curvature.timesteps),
+            "evaluate.noise_timesteps": max(self.evaluate.noise_timesteps),
+            "sample.steps": self.sample.steps,
+            **{f"sample.headline.{name}.steps": again.steps for name, again in self.sample.headline.items()},
+        }
+        for key, value in limits.items():
+            if value > last:
+                raise ValueError(f"{key} holds {value}, allowed is 1 to diffusion.timesteps = {last}")
+        if self.fisher.bins[-1] < last:
+            raise ValueError(f"fisher.bins ends at {self.fisher.bins[-1]}, allowed is diffusion.timesteps = {last}")
+        if self.quantize.timestep not in self.fisher.timesteps:
+            raise ValueError(
+                f"quantize.timestep is {self.quantize.timestep}, allowed is one of fisher.timesteps"
+                f" {self.fisher.timesteps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def there_are_as_many_images(self):
+        train, test = IMAGES[self.dataset.name]
+        limits = {
+            "fisher.images": (self.fisher.images, train, "training"),
+            "curvature.images": (self.curvature.images, train, "training"),
+            "evaluate.noise_images": (self.evaluate.noise_images, test, "test"),
+        }
+        for key, (value, there, kind) in limits.items():
+            if value > there:
+                raise ValueError(f"{key} is {value}, allowed are the {there} {kind} images of {self.dataset.name}")
+        least = 2 * self.evaluate.groups
+        if min(drawn.images for drawn in (self.sample, *self.sample.headline.values())) < least:
+            raise ValueError(f"sample.images must be at least 2 x evaluate.groups = {least}")
+        if not least <= self.controls.images <= self.sample.images:
+            raise ValueError(
+                f"controls.images is {self.controls.images}, allowed is 2 x evaluate.groups = {least}"
+                f" to sample.images = {self.sample.images}"
+            )
+        return self
+
+
+class Params(Block):
+    active: Annotated[list[Name], Field(min_length=1)]
+    variants: dict[Name, Variant]
+    profiles: dict[Name, Profile]
+
+    @model_validator(mode="after")
+    def names_exist(self):
+        for name in self.active:
+            if name not in self.profiles:
+                raise ValueError(f"active names {name!r}, allowed is one of {sorted(self.profiles)}")
+        if len(set(self.active)) < len(self.active):
+            raise ValueError(f"active is {self.active}, allowed is each profile once")
+        if "fp32" not in self.variants or self.variants["fp32"].policy != "fp32":
+            raise ValueError("variants must hold fp32 with policy fp32: everything is compared with it")
+        for profile in self.profiles.values():
+            for name in {name for again in profile.sample.headline.values() for name in again.variants}:
+                if name not in self.variants:
+                    raise ValueError(f"sample.headline names {name!r}, allowed is one of {sorted(self.variants)}")
+        return self
+
+
+def load(path: Path) -> Params:
+    """Read and check all of params.yaml; variants come with the defaults of their policies.
+
+    Raises LaqfiError with one line for the first thing wrong.
+    """
+    try:
+        params = Params.model_validate(yaml12.read(path))
+    except ValidationError as error:
+        raise LaqfiError(f"{path}: {first_line(error)}") from error
+    variants = {name: complete(variant, f"variants.{name}", path) for name, variant in params.variants.items()}
+    return params.model_copy(update={"variants": variants})
+
+
+def complete(variant: Variant, place: str, path: Path) -> Variant:
+    """With every option of its policy. Raises LaqfiError for options that the policy does not take."""
+    try:
+        options = policy.check(variant.policy, variant.model_extra)
+    except ValidationError as error:
+        raise LaqfiError(f"{path}: {first_line(error, place)}") from error
+    except LaqfiError as error:
+        raise LaqfiError(f"{path}: {place}.policy: {error}") from error
+    return Variant(policy=variant.policy, **options.model_dump())
+
+
+def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
+    """What stages of `profile` depend on, as JSON: equal settings give equal JSON, however they were written.
+
+    `order` is that of the variants in params.yaml, and of the rows of the report.
+    """
+    variants = {name: as_json(variant) for name, variant in params.variants.items()}
+    order = list(params.variants)
+    return as_json(params.profiles[profile]) | {"order": order, "variants": variants, "versions": dict(versions)}
+
+
+def as_json(block: BaseModel) -> dict:
+    """Zero has no sign: `-0.0` is `0.0`."""
+    return json.loads(json.dumps(block.model_dump(), allow_nan=False), parse_float=lambda word: float(word) + 0.0)
+
+
+def read_versions(path: Path) -> dict[str, str]:
+    """Raises LaqfiError for anything but versions by the names of packages."""
+    found = yaml12.read(path)
+    if not isinstance(found, dict) or not found or not all(isinstance(one, str) and one for one in found.values()):
+        raise LaqfiError(f"{path}: holds no versions by package; `make versions` writes it")
+    return found

@@ -1,0 +1,47 @@
+"""Stage: params.yaml checked, and the settings of one profile with every default filled in."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from laqfi import io
+from laqfi.errors import LaqfiError
+from laqfi.params import versions, whole
+
+
+def params(params: Path, recorded: Path, profile: str | None, out: Path | None) -> None:
+    """Write the settings of `profile` and the versions recorded in a file as JSON.
+
+    Without `profile` those of all profiles are printed, with the names of the active ones and of the variants: what
+    engines plan by.
+    """
+    found, packages = whole.load(params), whole.read_versions(recorded)
+    versions.check(packages, recorded)
+    resolved = {name: whole.resolve(found, name, packages) for name in found.profiles}
+    if profile is None:
+        plan = {"active": found.active, "variants": list(found.variants), "profiles": resolved}
+        print(json.dumps(plan, sort_keys=True))
+    elif profile in resolved:
+        io.write_json(out, resolved[profile])
+    else:
+        raise LaqfiError(f"{params}: profiles: found no {profile!r}, allowed is one of {sorted(resolved)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.removeprefix("Stage: "))
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--versions", type=Path, required=True)
+    parser.add_argument("--profile", help="without it, all are printed")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    if (arguments.profile is None) != (arguments.out is None):
+        parser.error("--profile and --out go together")
+    try:
+        params(arguments.params, arguments.versions, arguments.profile, arguments.out)
+    except LaqfiError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

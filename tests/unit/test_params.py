@@ -1,0 +1,256 @@
+import copy
+import json
+import re
+
+import pytest
+import yaml
+
+from laqfi import data
+from laqfi.errors import LaqfiError
+from laqfi.params import versions, whole
+from laqfi.params.whole import load
+from tiny import ROOT, TINY, tiny_params
+
+
+def write(tmp_path, params):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    return path
+
+
+def put(params, key, value):
+    *parents, last = key.split(".")
+    for parent in parents:
+        params = params[parent]
+    params[last] = value
+
+
+def leaves(value, path=()):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, str(key)))
+    else:
+        yield path
+
+
+def test_the_params_of_this_repository_are_valid():
+    assert load(ROOT / "params.yaml").active == ["quick"]
+
+
+def test_no_parameter_has_a_name_that_dvc_ignores():
+    keys = {key for path in leaves(yaml.safe_load((ROOT / "params.yaml").read_text())) for key in path}
+    assert not keys & {"size", "nfiles"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("surprise", 1, "surprise: unknown key"),
+        ("active", ["tyni"], "active names 'tyni', allowed is one of ['tiny']"),
+        ("active", [], "active: found []"),
+        ("active", ["tiny", "tiny"], "active is ['tiny', 'tiny'], allowed is each profile once"),
+        ("active", "tiny", "active: found 'tiny'"),
+        ("active", {"tiny": 1}, "active: found {'tiny': 1}"),
+        ("active", None, "active: found None"),
+        ("active", [["tiny"]], "active.0: found ['tiny']"),
+        ("variants.Bad-Name", {"policy": "fp32"}, "variants.Bad-Name"),
+        ("variants.fp32.policy", "uniform", "variants must hold fp32"),
+        ("variants.threshold.policy", "treshold", "variants.threshold.policy: found 'treshold', allowed is one of"),
+        ("variants.threshold.tau", 1.5, "variants.threshold.tau: found 1.5"),
+        ("variants.threshold.tau", -0.1, "variants.threshold.tau: found -0.1"),
+        ("variants.threshold.tau", "high", "variants.threshold.tau: found 'high'"),
+        ("variants.threshold.tua", 0.5, "variants.threshold.tua: unknown key"),
+        ("variants.threshold", {"policy": "threshold"}, "variants.threshold.tau: Field required"),
+        ("variants.threshold.dtype", "float8", "variants.threshold.dtype: found 'float8'"),
+        ("variants.ratio.p", 2, "variants.ratio.p: found 2"),
+        ("profiles.tiny.dataset.name", "cifar", "profiles.tiny.dataset.name: found 'cifar'"),
+        ("profiles.tiny.train.steps", 0, "profiles.tiny.train.steps: found 0"),
+        ("profiles.tiny.train.lr", "a lot", "profiles.tiny.train.lr: found 'a lot'"),
+        ("profiles.tiny.fisher.images", 1438, "fisher.images is 1438, allowed are the 1437 training images of digits"),
+        ("profiles.tiny.curvature.images", 1438, "curvature.images is 1438, allowed are the 1437 training images"),
+        ("profiles.tiny.evaluate.noise_images", 361, "evaluate.noise_images is 361, allowed are the 360 test images"),
+        ("profiles.tiny.train.colour", 1, "profiles.tiny.train.colour: unknown key"),
+        ("profiles.tiny.fisher.timesteps", [50, 1], "timesteps must increase"),
+        ("profiles.tiny.fisher.timesteps", [1, 50, 101], "before timestep 101"),
+        ("profiles.tiny.fisher", TINY["fisher"] | {"timesteps": [1, 50], "bins": [1, 99]}, "fisher.bins ends at 99"),
+        ("profiles.tiny.fisher.bins", [1, 10, 100], "no timestep in the bin 1 < t <= 10"),
+        ("profiles.tiny.evaluate.noise_timesteps", [101], "allowed is 1 to diffusion.timesteps = 100"),
+        ("profiles.tiny.sample.steps", 101, "allowed is 1 to diffusion.timesteps = 100"),
+        ("profiles.tiny.sample.images", 7, "at least 2 x evaluate.groups = 8"),
+        ("profiles.tiny.sample.seeds", [1, 1], "seeds must differ"),
+        ("profiles.tiny.sample.sampler", "euler", "profiles.tiny.sample.sampler: found 'euler'"),
+        ("profiles.tiny.quantize.timestep", 2, "allowed is one of fisher.timesteps [1, 50, 100]"),
+        ("profiles.tiny.unet.heads", 3, "allowed is a divisor of base_channels = 4"),
+        ("profiles.tiny.unet.attention", [7], "profiles.tiny.unet.attention.0: found 7"),
+        ("profiles.tiny.features", {"network": "inception"}, "sha256: Field required"),
+        ("profiles.tiny.features", {"network": "vgg"}, "profiles.tiny.features"),
+        ("profiles", [], "profiles: found []"),
+    ],
+)
+def test_what_is_not_allowed_is_refused_in_one_line_that_names_it(tmp_path, key, value, message):
+    params = tiny_params()
+    put(params, key, value)
+    path = write(tmp_path, params)
+    with pytest.raises(LaqfiError) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_eta_belongs_to_ddim(tmp_path):
+    params = tiny_params()
+    params["profiles"]["tiny"]["sample"] |= {"eta": 0.5}
+    assert load(write(tmp_path, params)).profiles["tiny"].sample.eta == 0.5
+    params["profiles"]["tiny"]["sample"] |= {"sampler": "ddpm"}
+    with pytest.raises(LaqfiError, match="eta belongs to the sampler ddim"):
+        load(write(tmp_path, params))
+
+
+def test_every_missing_key_is_named(tmp_path):
+    complete = tiny_params()
+    for *parents, last in leaves(complete["profiles"]["tiny"]):
+        params = copy.deepcopy(complete)
+        block = params["profiles"]["tiny"]
+        for parent in parents:
+            block = block[parent]
+        del block[last]
+        with pytest.raises(LaqfiError) as error:
+            load(write(tmp_path, params))
+        assert last in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "[", "a: b: c", "\t- x", "7"])
+def test_what_is_no_params_file_is_refused(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(LaqfiError, match=r"params\.yaml: ") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(LaqfiError, match=r"gone\.yaml: cannot be read"):
+        load(tmp_path / "gone.yaml")
+
+
+def numbers(value, place=""):
+    """Every number in the blocks and where it stands."""
+    if isinstance(value, dict | list):
+        for key, inside in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers(inside, f"{place}.{key}".strip("."))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, value
+
+
+def all_policies():
+    """`tiny_params` with every option that is a number."""
+    params = tiny_params()
+    budget = params["variants"]["budget"]
+    params["variants"] |= {
+        "group": {"policy": "group", "groups": [{"layers": [1, 2, 3, 4, 5, 6], "threshold": 0.5}]},
+        "mean_std": {"policy": "mean_std", "alpha": 0.5},
+        "bits": {"policy": "bits", "format": "int4", "group_size": 8},
+        "seeded": budget | {"importance": "random", "seed": 1, "group_size": 8},
+        "bytes": budget | {"target": {"bytes": 5000}},
+        "mean_bits": budget | {"target": {"mean_bits": 4.5}},
+    }
+    params["profiles"]["tiny"]["sample"]["eta"] = 0.5
+    return params
+
+
+def with_text(place, text):
+    """params.yaml with the text in place of a number."""
+    params = all_policies()
+    put_in(params, place, "PUT")
+    return yaml.safe_dump(params).replace("PUT", text)
+
+
+def put_in(block, place, value):
+    *blocks, last = (int(key) if key.isdigit() else key for key in place.split("."))
+    for key in blocks:
+        block = block[key]
+    block[last] = value
+
+
+@pytest.mark.parametrize("place", [place for place, _ in numbers(all_policies())])
+def test_every_number_has_a_finite_range_and_one_spelling(tmp_path, place):
+    load(write(tmp_path, all_policies()))
+    for text in (".inf", "1e400", "1" + 30 * "0", "-" + "9" * 30, str(2**63), "010", "yes"):
+        (tmp_path / "params.yaml").write_text(with_text(place, text))
+        with pytest.raises(LaqfiError, match=[key for key in place.split(".") if not key.isdigit()][-1]) as error:
+            load(tmp_path / "params.yaml")
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 1000
+
+
+def resolved(tmp_path, params):
+    return whole.resolve(load(write(tmp_path, params)), "tiny", {"numpy": "1"})
+
+
+def test_resolved_settings_do_not_depend_on_how_they_are_written(tmp_path):
+    plain = resolved(tmp_path, tiny_params())
+    params = tiny_params()
+    tiny = params["profiles"]["tiny"]
+    tiny["sample"] |= {"eta": 0, "precision": "float32"}
+    tiny["train"] |= {"grad_clip": 1}
+    tiny["controls"] = {"images": 10, "budgets": [{"rest": "float16", "ratio": 5}]}
+    params["variants"]["budget"] |= {"target": {"ratio": 5}, "seed": 0, "keep": [], "importance": "fisher"}
+    params["profiles"] = {"other": tiny | {"threads": 2}, "tiny": dict(reversed(tiny.items()))}
+    params["active"] = ["other"]
+    again = resolved(tmp_path, params)
+    assert json.dumps(again, sort_keys=True) == json.dumps(plain, sort_keys=True)
+    tiny["sample"]["eta"] = -0.0
+    assert str(resolved(tmp_path, params)["sample"]["eta"]) == "0.0"
+
+
+def test_resolved_settings_hold_every_default_and_nothing_of_other_profiles(tmp_path):
+    found = resolved(tmp_path, tiny_params())
+    assert found.keys() == TINY.keys() | {"order", "variants", "versions"}
+    assert found["variants"]["threshold"] == {"policy": "threshold", "tau": 0.1, "dtype": "float16"}
+    assert found["variants"]["budget"]["target"] == {"ratio": 5.0, "bytes": None, "mean_bits": None}
+    assert found["sample"]["eta"] == 0.0
+    assert found["order"] == ["fp32", "threshold", "ratio", "budget"]
+    assert found["versions"] == {"numpy": "1"}
+
+
+def test_the_numbers_of_images_are_those_of_the_data():
+    digits = data.load("digits")
+    assert whole.IMAGES["digits"] == (len(digits["train_images"]), len(digits["test_images"]))
+
+
+def renamed(tmp_path, name):
+    """params.yaml in which the variant `ratio` is called `name`."""
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(tiny_params()).replace("\n  ratio:\n", f"\n  {name}:\n", 1))
+    assert "  ratio:\n" not in path.read_text()
+    return path
+
+
+@pytest.mark.parametrize("name", ["on", "yes", "no", "off", "y", "n", "inf", "nan", "e5"])
+def test_a_name_that_is_text_in_yaml_is_one(tmp_path, name):
+    assert name in load(renamed(tmp_path, name)).variants
+
+
+@pytest.mark.parametrize(
+    "name", ["8", "1.0", "null", "~", "true", "False", "''", "1e3", "[a]", "'8'", "'a '", "_a", "é"]
+)
+def test_a_name_that_is_no_text_is_refused(tmp_path, name):
+    with pytest.raises(LaqfiError, match=r"params\.yaml: variants") as error:
+        load(renamed(tmp_path, name))
+    assert "\n" not in str(error.value)
+
+
+def test_the_recorded_versions_are_compared_with_the_installed_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "version", {"torch": "2.12.1+cpu", "numpy": "2.4.6+mine"}.__getitem__)
+    versions.check({"torch": "2.12.1"}, tmp_path)
+    for package, recorded, there in (("torch", "2.12.2", "2.12.1"), ("numpy", "2.4.6", "2.4.6+mine")):
+        with pytest.raises(LaqfiError, match=rf"{package} {re.escape(there)} is installed, .* says {recorded}; `make"):
+            versions.check({package: recorded}, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "numpy: 2.4", "numpy:", "numpy: ''", "- numpy", "{"])
+def test_a_record_without_versions_is_refused(tmp_path, text):
+    (tmp_path / "versions.yaml").write_text(text)
+    with pytest.raises(LaqfiError, match=r"versions\.yaml: "):
+        whole.read_versions(tmp_path / "versions.yaml")
