@@ -60,8 +60,8 @@ bench: $(VENV) ## memory and speed of stored weights, beside optimum-quanto's: r
 	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'
 	@$(RUN) python bench/bench.py --out reports/bench
 
-adopt-snakemake: $(VENV) ## tell DVC that the results Snakemake made are current
-	@$(RUN) dvc commit --force
+adopt-snakemake: $(VENV) ## tell DVC which results of Snakemake are current
+	@$(RUN) python workflow/adopt.py snakemake
 
-adopt-dvc: $(VENV) ## tell Snakemake that the results DVC made are current
-	@$(RUN) dvc status --quiet && snakemake --touch --forceall --cores 1
+adopt-dvc: $(VENV) ## tell Snakemake that the results of DVC are current, if they are
+	@$(RUN) python workflow/adopt.py dvc
