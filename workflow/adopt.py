@@ -6,6 +6,7 @@ An engine is told only of what the other one calls current now, so that no stale
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
@@ -44,7 +45,7 @@ def stamps(stages: list[PipelineStage], outs: bool) -> dict[str, tuple[int, int,
 
 def stamp(path: str) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

@@ -38,8 +38,8 @@ def forcing(inputs: Callable, workflow, stages: dict[str, Stage]) -> Callable:
                     workflow.dag.forcefiles.update(outs)
                     if not strange:
                         logger.warning(
-                            f"{found[0]} is not as Snakemake's last job left it, so it is made again, and all others of "
-                            "this kind; if DVC made them, `make adopt-dvc` tells Snakemake that they are current"
+                            f"{found[0]} is not as Snakemake's last job left it, so it is made again, and all others "
+                            "of this kind; if DVC made them, `make adopt-dvc` tells Snakemake that they are current"
                         )
                     strange.extend(found)
             return paths
@@ -52,7 +52,7 @@ def forcing(inputs: Callable, workflow, stages: dict[str, Stage]) -> Callable:
 def vouched(workflow, out: str, sources: list[str]) -> bool:
     """Whether the file `out` is as a job left it that read `sources` as they are now."""
     record = workflow.persistence.metadata(IOFile(out))
-    if record is None or not record.endtime == os.lstat(out).st_mtime >= os.stat(out).st_mtime:
+    if record is None or not record.endtime == os.lstat(out).st_mtime >= Path(out).stat().st_mtime:
         return False
     read = record.input_checksums or {}  # without those over the limit of max-checksum-file-size
     return all(read[path] == checksum(path) for path in sources if path in read)

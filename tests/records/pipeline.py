@@ -1,6 +1,7 @@
 """A pipeline of stub stages under the repository's own Snakefile, and what each of its files would be if made now."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -86,16 +87,26 @@ class Pipeline:
         shutil.copytree(ROOT / "workflow/schemas", folder / "workflow/schemas")
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}  # for any parameters
         self.write("workflow/schemas/params.schema.yaml", json.dumps(schema))
-        rules = [RULE.format(name=name, log=f"{name}/{{variant}}" if "V" in "".join(s[3]) else name) for name, s in STAGES.items()]
+        rules = [
+            RULE.format(name=name, log=f"{name}/{{variant}}" if "V" in "".join(s[3]) else name)
+            for name, s in STAGES.items()
+        ]
         for name in ("prepare", "model", "variants", "report"):
             self.write(f"workflow/rules/{name}.smk", "".join(rules) if name == "prepare" else "")
-        self.write("dvc.yaml", yaml.safe_dump({"stages": {name: declaration(name) for name in STAGES}}, sort_keys=False))
+        self.write(
+            "dvc.yaml", yaml.safe_dump({"stages": {name: declaration(name) for name in STAGES}}, sort_keys=False)
+        )
         for name in ("common", *STAGES):
             self.write(f"src/{name}.txt", "0")
         self.write("src/stage.py", f"#!{sys.executable} -SE\n" + Path(stub.__file__).read_text())
         (folder / "src/stage.py").chmod(0o755)
         self.write_params(PARAMS)
         subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+
+    def commit(self) -> None:
+        who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+        for words in (["add", "-A"], [*who, "commit", "-q", "-m", "all"]):
+            subprocess.run(["git", *words], cwd=self.folder, check=True)
 
     def write(self, path: str, text: str) -> None:
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +124,11 @@ class Pipeline:
         return json.loads(self.read("params.yaml"))
 
     def call(self, *command: str) -> subprocess.CompletedProcess:
-        environment = {"PATH": f"{self.shims}:/usr/local/bin:/usr/bin:/bin", "HOME": str(self.folder), "LANG": "C.UTF-8"}
+        environment = {
+            "PATH": f"{self.shims}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self.folder),
+            "LANG": "C.UTF-8",
+        }
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=300
         )
@@ -147,9 +162,9 @@ class Pipeline:
 
     def changed_for_dvc(self) -> set[str]:
         """The stages `dvc status` names."""
-        result = self.call("dvc", "status", "--json")
+        result = self.call("dvc", "status")
         assert result.returncode == 0, result.stdout + result.stderr
-        return set(json.loads(result.stdout))
+        return set(re.findall(r"^(\S+@\S+):$", result.stdout, flags=re.MULTILINE))
 
     def planned_by_snakemake(self) -> set[str]:
         """The jobs `snakemake --dry-run` lists, named as DVC names them."""

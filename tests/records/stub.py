@@ -1,4 +1,4 @@
-"""A stage of the stub pipeline: every output is a hash of all that decides it. `disturb.json` says what happens in it."""
+"""A stage of the stub pipeline: every output is a hash of what decides it. `disturb.json` says what happens in it."""
 
 import hashlib
 import json

@@ -1,23 +1,24 @@
-"""Commands of both engines without the seconds that their imports take: a process that has imported them forks for each.
+"""Commands of both engines without the seconds their imports take: a process that has imported them forks for each.
 
 `serve` is that process. `shims` makes a folder for PATH whose `dvc`, `snakemake` and `python` hand their command line,
 environment, folder and files over to it, and end as it ended there; so what the engines start themselves is fast too.
 """
 
+import gc
+import importlib
 import json
 import os
 import runpy
-import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 SHIM = """#!{python} -SE
-import os, socket, sys
+import json, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-import json
 socket.send_fds(server, [json.dumps([sys.argv, dict(os.environ), os.getcwd()]).encode() + b"\\n"], [0, 1, 2])
 status = int(server.makefile().readline() or -9)
 os._exit(status if status >= 0 else 128 - status)
@@ -31,18 +32,17 @@ def shims(folder: Path, address: str) -> None:
         (folder / name).chmod(0o755)
 
 
-def serve(address: str, python: str) -> None:
-    """Answer until the process that started this one ends. `python` is what the engines start for Python then."""
-    import dvc.cli
-    import dvc.commands.checkout
-    import dvc.commands.data_sync
-    import dvc.commands.repro
-    import dvc.commands.status
-    import dvc.repo
-    import snakemake.api
-    import snakemake.cli  # noqa: F401
+def serve(address: str, python: str, scratch: str) -> None:
+    """Answer until the process that started this one ends.
 
-    warm_up()
+    `python` is what the engines start for Python then; `scratch` is a pipeline on which one command of each engine
+    tells what there is to import.
+    """
+    for command in (["dvc", "status"], ["snakemake", "--dry-run"]):
+        for name in imported_by(command, scratch):
+            with suppress(Exception):
+                importlib.import_module(name)
+    gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(16)
@@ -54,30 +54,33 @@ def serve(address: str, python: str) -> None:
             listener.close()
             answer(client, python)
         client.close()
-        reap()
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
-def warm_up() -> None:
-    """What the first command would load."""
-    from snakemake.cli import main
-
-    try:
-        main(["--help"])
-    except SystemExit:
-        pass
+def imported_by(command: list[str], folder: str) -> list[str]:
+    """The names of the modules that are there after `command`."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.chdir(folder)
+        with Path(os.devnull).open("w") as null:
+            os.dup2(null.fileno(), 1)
+            os.dup2(null.fileno(), 2)
+        call(command)
+        with open(writer, "w") as file:  # noqa: PTH123
+            file.write("\n".join(sys.modules))
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as file:  # noqa: PTH123
+        names = file.read().splitlines()
+    os.waitpid(child, 0)
+    return names
 
 
 def end_with_parent() -> None:
     sys.stdin.read()
     os._exit(0)
-
-
-def reap() -> None:
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
 
 
 def answer(client: socket.socket, python: str) -> None:
@@ -90,7 +93,7 @@ def answer(client: socket.socket, python: str) -> None:
         os.setsid()
         for number, file in enumerate(files):
             os.dup2(file, number)
-        os.closerange(3, 256)
+            os.close(file)
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment, ENGINE_PID=str(os.getpid()))
@@ -102,39 +105,40 @@ def answer(client: socket.socket, python: str) -> None:
 
 
 def run(argv: list[str]) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdin, sys.stdout, sys.stderr = (open(n, mode, buffering=1 if n else -1) for n, mode in enumerate("rww"))  # noqa: SIM115, PTH123
+    """Run the command as its own process would, and end with its status."""
+    sys.stdin, sys.stdout, sys.stderr = (open(number, "rww"[number]) for number in range(3))  # noqa: PTH123, SIM115
+    try:
+        code = call(argv)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def call(argv: list[str]) -> int:
     name, *arguments = Path(argv[0]).name, *argv[1:]
     if name == "python":
-        name, *arguments = arguments
-        if name == "-m":
-            name, *arguments = arguments
+        name, *arguments = [word for word in arguments if word != "-m"]
     sys.argv = [name, *arguments]
-    code = 1
     try:
         if name == "dvc":
             from dvc.cli import main
 
-            code = main(arguments)
-        elif name == "snakemake":
+            return main(arguments)
+        if name == "snakemake":
             from snakemake.cli import main
 
-            main(arguments)
-            code = 0
-        else:
-            sys.path.insert(0, str(Path(name).parent))
-            runpy.run_path(name, run_name="__main__")
-            code = 0
+            return main(arguments) or 0
+        sys.path.insert(0, str(Path(name).parent))
+        runpy.run_path(name, run_name="__main__")
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
-        code = 1 if isinstance(end.code, str) else end.code or 0
+        return 1 if isinstance(end.code, str) else end.code or 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(code)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
