@@ -1,6 +1,6 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands provenance test fault-test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
+.PHONY: help repro commands provenance test fault-test record-test slurm-test slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
@@ -43,6 +43,9 @@ test: $(VENV) ## all tests
 
 fault-test: $(VENV) ## tests with kill -9, full disks and damaged files, under both engines: some minutes
 	@$(RUN) python -m pytest tests/faults
+
+record-test: $(VENV) ## 1,000 random walks of edits, runs and accidents: no stale file is called current; hours
+	@$(RUN) python -m pytest tests/records/test_records.py --walks 1000 --numprocesses logical --maxprocesses 4
 
 slurm-test: $(SLURM) ## tests on a private SLURM cluster, which is started and stopped (Debian: slurm-wlm and munge)
 	@$(RUN) python -m pytest tests/slurm

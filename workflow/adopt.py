@@ -12,6 +12,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 from dvc.stage import PipelineStage
 
+UNTOLD = Path(".dvc/tmp/untold")  # there from the start of a Snakemake run
 # What the whole workflow lacks, whatever flags or settings of the user the last run had.
 PLAN = (
     *("--profile", "none", "--workflow-profile", "workflow/profiles/default", "--quiet", "all"),
@@ -67,6 +68,7 @@ def tell_dvc(repo: Repo) -> str:
         repo.stage_cache.save(stage)
     if current:
         current[0].dvcfile.dump_stages(current, update_pipeline=False)
+    UNTOLD.unlink(missing_ok=True)
     reasons = [f"{name} ({lacking[paths[0]]})" for name, paths in left_out.items() if paths]
     rest = f"; Snakemake would run again: {shortened(reasons)}" if reasons else ""
     return f"DVC knows {len(current)} of {len(stages)} stages as Snakemake made them{rest}"

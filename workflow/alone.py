@@ -22,6 +22,8 @@ from dvc.repo import Repo
 import record
 
 LOCK = Path(".dvc/tmp/alone.lock")  # the system lifts it when its process has ended, in whatever way
+UNTOLD = Path(".dvc/tmp/untold")  # there from the start of a Snakemake run until DVC knows what it made
+OUTPUTS = (Path("data"), Path("reports"))
 LEFT_BEHIND = (Path(".snakemake/locks"), Path(".dvc/tmp/rwlock"))
 
 
@@ -42,8 +44,23 @@ def doubt(cache: Path) -> None:
             file.chmod(file.stat().st_mode | stat.S_IWUSR)
 
 
+def refuse_places(engine: str) -> None:
+    """Ends with one line where the outputs have no place that the engine can use."""
+    for folder in OUTPUTS:
+        if folder.is_symlink() and not folder.exists():
+            sys.exit(f"error: {folder} is a link to {folder.readlink()}, which is not there")
+        if folder.exists() and not os.access(folder, os.W_OK):
+            sys.exit(f"error: {folder}: cannot be written")
+    if engine == "dvc" and not Path("data").resolve().is_relative_to(Path.cwd()):
+        sys.exit(
+            "error: data is a link out of this folder, which DVC does not follow; allowed is a folder (its large files "
+            "may lie elsewhere: dvc cache dir --local), or ENGINE=snakemake"
+        )
+
+
 def prepare(engine: str) -> int:
     """Make sure that this run is alone, and clear up after a killed one; the descriptor that holds the lock."""
+    refuse_places(engine)
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(LOCK, os.O_CREAT | os.O_RDWR)
     try:
@@ -57,14 +74,13 @@ def prepare(engine: str) -> int:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    mended = record.mend()
-    record.prune()
+    mended = [line for line in (record.mend(), record.prune()) if line]
     with Repo() as repo:
         doubt(Path(repo.cache.local.path))
-    if mended:
-        print(mended, file=sys.stderr)
-        if engine == "snakemake":  # which tells DVC of a run only, and may have nothing to do
-            subprocess.run([sys.executable, Path(__file__).with_name("adopt.py"), engine], check=False)
+    for line in mended:
+        print(line, file=sys.stderr)
+    if engine == "snakemake" and (mended or UNTOLD.exists()):  # the run may have nothing to do, and tells nothing then
+        subprocess.run([sys.executable, Path(__file__).with_name("adopt.py"), engine], check=False)
     return descriptor
 
 

@@ -50,9 +50,14 @@ def forcing(inputs: Callable, workflow, stages: dict[str, Stage]) -> Callable:
 
 
 def vouched(workflow, out: str, sources: list[str]) -> bool:
-    """Whether the file `out` is as a job left it that read `sources` as they are now."""
+    """Whether the file `out` is as a job left it that read `sources` as they are now.
+
+    Snakemake takes the checksums of inputs when the job has ended: not of what it read, if that was edited meanwhile.
+    """
     record = workflow.persistence.metadata(IOFile(out))
     if record is None or not record.endtime == os.lstat(out).st_mtime >= Path(out).stat().st_mtime:
+        return False
+    if any(record.starttime <= Path(path).stat().st_mtime <= record.endtime for path in sources if Path(path).exists()):
         return False
     read = record.input_checksums or {}  # without those over the limit of max-checksum-file-size
     return all(read[path] == checksum(path) for path in sources if path in read)

@@ -1,4 +1,4 @@
-"""A dvc.lock that a killed run, a merge or an editor damaged: set aside, said, and made again without running a stage."""
+"""A dvc.lock that a killed run, a merge or an editor damaged: set aside, said, made again without running a stage."""
 
 import random
 
@@ -12,8 +12,6 @@ DAMAGE = {
     "only its head": lambda text: text[: text.index("stages:")],
     "nothing below stages": lambda text: text[: text.index("stages:") + len("stages:\n")],
     "cut in a word": lambda text: text[: text.index("size:", len(text) // 2) + 2],
-    "cut in a hash": lambda text: text[: text.rindex("md5: ") + 9],
-    "cut before a list": lambda text: text[: text.rindex("    outs:") + 10],
     "binary": lambda text: b"\x00\x01\xfe\xff" * 99,
     "not UTF-8": lambda text: text.encode() + b"# \xe9\n",
     "a mixture": lambda text: text[: len(text) // 2] + text,
@@ -28,10 +26,20 @@ DAMAGE = {
     "merge-conflict markers": lambda text: "<<<<<<< HEAD\n" + text + "=======\n" + text + ">>>>>>> other\n",
     "nested without end": lambda text: "[" * 9999,
 }
+CUT = {  # which DVC reads, and takes for the record of another run
+    "in a hash": lambda text: text[: text.rindex("md5: ") + 9],
+    "in a hash of training": lambda text: text[: text.index("  quantize@p-a") - 40],
+    "in training, before its second file": lambda text: text[
+        : text.index("    - path: reports/p/loss.txt\n      hash")
+    ],
+    "in a size": lambda text: text[: text.rindex("size: ") + 7],
+    "after a line": lambda text: text[: text.rindex("    - path:")],
+    "after a stage": lambda text: text[: text.index("  train@p")],
+}
 
 
 def damage(pipeline, how: str) -> None:
-    content = DAMAGE[how](pipeline.read("dvc.lock"))
+    content = (DAMAGE | CUT)[how](pipeline.read("dvc.lock"))
     (pipeline.folder / "dvc.lock").write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
@@ -59,12 +67,27 @@ def test_a_damaged_record_is_set_aside_and_nothing_runs_again(pipeline, run):
         assert pipeline.read("dvc.lock") == whole, how
 
 
+def test_a_record_that_lost_its_end_is_completed_and_nothing_runs_again(pipeline):
+    """DVC finds all in its run-cache."""
+    pipeline.call("dvc", "repro")
+    whole = pipeline.read("dvc.lock")
+    for how in CUT:
+        damage(pipeline, how)
+        result = pipeline.call("python", "workflow/alone.py", "dvc", "repro")
+        assert result.returncode == 0, how + result.stdout + result.stderr
+        assert "Running stage" not in result.stdout, how
+        assert result.stderr.startswith("dvc.lock lost its end, as a killed run leaves it: ") == (
+            how != "after a stage"
+        )
+        assert yaml.safe_load(pipeline.read("dvc.lock")) == yaml.safe_load(whole), how
+
+
 def test_the_committed_record_of_other_profiles_is_not_lost(pipeline):
     pipeline.write_params(pipeline.params | {"active": ["p", "q"]})
     pipeline.call("dvc", "repro")
     pipeline.commit()
     pipeline.write_params(pipeline.params | {"active": ["p"]})
-    damage(pipeline, "cut in a word")
+    damage(pipeline, "merge-conflict markers")
     result = pipeline.call("python", "workflow/alone.py", "dvc", "repro")
     assert "that of the last commit takes its place" in result.stderr
     assert "Running stage" not in result.stdout
@@ -108,8 +131,9 @@ def test_the_record_of_an_inactive_profile_stays_to_the_letter(pipeline):
     pipeline.write_params(pipeline.params | {"active": ["p", "q"]})
     pipeline.call("dvc", "repro")
     whole = pipeline.read("dvc.lock")
-    stray = "  quantize@p-old:\n    cmd: a\n    outs:\n    - path: b\n      md5: c\n"
-    pipeline.write("dvc.lock", whole.replace("  quantize@p-a:", f"{stray}  quantize@p-a:") + stray.replace("old", "c"))
+    begin, end = whole.index("  quantize@p-a:"), whole.index("  quantize@p-b:")
+    old = whole[begin:end].replace("p-a", "p-old")
+    pipeline.write("dvc.lock", whole[:begin] + old + whole[begin:] + old.replace("old", "older"))
     pipeline.write_params(pipeline.params | {"active": ["p"]})
     result = pipeline.call("python", "workflow/alone.py", "dvc", "repro")
     assert result.stderr == ""

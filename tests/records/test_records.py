@@ -191,3 +191,39 @@ def test_the_walks_change_what_they_say(pipeline):
         finish(pipeline, *words)
         assert pipeline.expected() == {out: pipeline.read(out) for out in before}
     assert pipeline.params == PARAMS
+
+
+def test_an_input_that_was_edited_while_its_job_ran_makes_the_job_run_again(pipeline):
+    edit = {"name": "train@p", "moment": "before it writes", "how": "edit", "path": "src/train.txt", "text": "1"}
+    pipeline.write("disturb.json", json.dumps(edit))
+    assert pipeline.call("snakemake").returncode == 0
+    assert pipeline.planned_by_snakemake() == set(pipeline.jobs()) - {"dataset@p"}
+    assert "train@p" in pipeline.changed_for_dvc()
+    finish(pipeline, "snakemake")
+    check(pipeline)
+
+
+def test_dvc_that_is_busy_or_full_does_not_fail_a_run_and_is_told_by_the_next(pipeline):
+    pipeline.write(".dvc/config.local", "[cache]\n    dir = /proc/nowhere\n")
+    result = pipeline.call("snakemake")
+    assert result.returncode == 0
+    assert "error: nothing was adopted: " in result.stderr
+    assert "Traceback" not in result.stderr
+    (pipeline.folder / ".dvc/config.local").unlink()
+    result = finish(pipeline, "snakemake")
+    assert "Nothing to be done" in result
+
+
+def test_a_message_says_how_snakemake_learns_of_what_dvc_made(pipeline):
+    finish(pipeline, "dvc", "repro")
+    said = (
+        "data/p/dataset.txt is not as Snakemake's last job left it, so it is made again, and all others of this kind; "
+    )
+    assert pipeline.call("snakemake", "--dry-run").stdout.count(said) == 1
+    result = pipeline.call("python", "workflow/adopt.py", "dvc")
+    assert result.stdout == "Snakemake takes all 7 stages as DVC made them\n"
+    assert pipeline.planned_by_snakemake() == set()
+    pipeline.write("src/train.txt", "1")
+    refused = pipeline.call("python", "workflow/adopt.py", "dvc")
+    assert refused.returncode != 0
+    assert refused.stderr == "error: Snakemake was told nothing: DVC would run again train@p; first: dvc repro\n"

@@ -106,7 +106,7 @@ def answer(client: socket.socket, python: str) -> None:
 
 def run(argv: list[str]) -> None:
     """Run the command as its own process would, and end with its status."""
-    sys.stdin, sys.stdout, sys.stderr = (open(number, "rww"[number]) for number in range(3))  # noqa: PTH123, SIM115
+    sys.stdin, sys.stdout, sys.stderr = (open(n, "rww"[n], 1 if n == 2 else -1) for n in range(3))  # noqa: PTH123, SIM115
     try:
         code = call(argv)
         sys.stdout.flush()
