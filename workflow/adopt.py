@@ -12,7 +12,8 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 from dvc.stage import PipelineStage
 
-UNTOLD = Path(".dvc/tmp/untold")  # there from the start of a Snakemake run
+from untold import UNTOLD
+
 # What the whole workflow lacks, whatever flags or settings of the user the last run had.
 PLAN = (
     *("--profile", "none", "--workflow-profile", "workflow/profiles/default", "--quiet", "all"),

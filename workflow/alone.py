@@ -9,7 +9,6 @@ import fcntl
 import os
 import shutil
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,9 +19,9 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 import record
+from untold import UNTOLD, tell_dvc
 
 LOCK = Path(".dvc/tmp/alone.lock")  # the system lifts it when its process has ended, in whatever way
-UNTOLD = Path(".dvc/tmp/untold")  # there from the start of a Snakemake run until DVC knows what it made
 OUTPUTS = (Path("data"), Path("reports"))
 LEFT_BEHIND = (Path(".snakemake/locks"), Path(".dvc/tmp/rwlock"))
 
@@ -80,7 +79,7 @@ def prepare(engine: str) -> int:
     for line in mended:
         print(line, file=sys.stderr)
     if engine == "snakemake" and (mended or UNTOLD.exists()):  # the run may have nothing to do, and tells nothing then
-        subprocess.run([sys.executable, Path(__file__).with_name("adopt.py"), engine], check=False)
+        tell_dvc()
     return descriptor
 
 

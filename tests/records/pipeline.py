@@ -13,7 +13,7 @@ import yaml
 from clone import planned_jobs
 from tiny import ROOT
 
-ENGINE = ("Snakefile", "stages.py", "vouch.py", "adopt.py", "alone.py", "record.py", "profiles")
+ENGINE = ("Snakefile", "stages.py", "vouch.py", "adopt.py", "alone.py", "record.py", "untold.py", "profiles")
 PROFILE, VARIANT = "${item.profile}", "${item.variant}"
 # A stage: its matrix, inputs, parameters, outputs; those of `reports` are in git, as in the real pipeline.
 STAGES = {
