@@ -70,7 +70,7 @@ def tell_dvc(repo: Repo) -> str:
     if current:
         current[0].dvcfile.dump_stages(current, update_pipeline=False)
     UNTOLD.unlink(missing_ok=True)
-    reasons = [f"{name} ({lacking[paths[0]]})" for name, paths in left_out.items() if paths]
+    reasons = [f"{name} ({lacking[paths[0]]})".removesuffix(" (ok)") for name, paths in left_out.items() if paths]
     rest = f"; Snakemake would run again: {shortened(reasons)}" if reasons else ""
     return f"DVC knows {len(current)} of {len(stages)} stages as Snakemake made them{rest}"
 

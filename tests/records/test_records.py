@@ -152,11 +152,16 @@ def adopt(pipeline: Pipeline, of: str) -> str:
     return f"adopt {of}: {result.returncode}\n{result.stdout}{result.stderr}"
 
 
+def check_out(pipeline: Pipeline, draw: random.Random) -> str:
+    """DVC puts back what its record names, as after `dvc pull` or a change of branches."""
+    return str(pipeline.call("dvc", "checkout", "--force").stderr)
+
+
 Step = Callable[[Pipeline, random.Random], str]
 EDITS: list[Step] = [edit_a_parameter, edit_a_parameter, edit_a_source, edit_a_source, add_or_remove_a_variant]
 HARM: list[Step] = [remove_an_output, damage_an_output, touch_an_output]
 RUNS: list[Step] = [run_dvc, run_dvc, run_snakemake, run_snakemake, run_snakemake]
-RUNS += [run_all_of_dvc, run_all_of_snakemake, tell_dvc, tell_snakemake]
+RUNS += [run_all_of_dvc, run_all_of_snakemake, tell_dvc, tell_snakemake, check_out]
 
 
 def check(pipeline: Pipeline) -> None:
