@@ -27,12 +27,14 @@ def mend() -> str | None:
     """
     if not os.path.lexists(RECORD) or readable(damaged := RECORD.read_bytes()):
         return None
-    RECORD.replace(DAMAGED)
+    DAMAGED.write_bytes(damaged)
     last_commit = subprocess.run(["git", "show", f"HEAD:./{RECORD}"], capture_output=True, check=False).stdout
     instead = {"what is whole of it": LAST.sub(b"", damaged), "that of the last commit": last_commit}
     taken = next((name for name, content in instead.items() if readable(content)), None)
     if taken:
         write(instead[taken].rstrip() + b"\n")
+    else:
+        RECORD.unlink()
     place = f"it is now {DAMAGED}, and {taken or 'a new one'} takes its place"
     return f"{RECORD} is damaged, as a killed run leaves it: {place}"
 
@@ -59,7 +61,9 @@ def prune() -> str | None:
     found = list(ENTRY.finditer(entries))
     cut = found and found[-1][1] in outs and not whole(found[-1][0], outs[found[-1][1]])
     kept = [entry[0] for entry in found[: -1 if cut else None] if entry[1] in outs]
-    if len(kept) < len(found):
+    if not kept:
+        RECORD.unlink()  # without stages DVC cannot read it
+    elif len(kept) < len(found):
         write("".join([head, stages, *kept]).encode())
     return f"{RECORD} lost its end, as a killed run leaves it: {found[-1][1]} is looked up again" if cut else None
 
@@ -74,7 +78,7 @@ def whole(entry: str, outs: int) -> bool:
 def possible() -> dict[str, int]:
     """Every stage as DVC names it, for all profiles, and how many outputs it has.
 
-    None if the files do not say: DVC says then what is wrong.
+    Empty if the files do not say: DVC says then what is wrong.
     """
     try:
         stages = yaml.safe_load(Path("dvc.yaml").read_bytes())["stages"]

@@ -146,3 +146,13 @@ def test_a_params_yaml_that_says_nothing_prunes_nothing(pipeline, text):
     result = pipeline.call("python", "workflow/alone.py", "dvc", "repro")
     assert "Traceback" not in result.stderr
     assert pipeline.read("dvc.lock") == whole
+
+
+def test_a_record_of_which_nothing_is_left_goes(pipeline):
+    pipeline.call("dvc", "repro")
+    params = pipeline.params
+    params["profiles"]["r"] = params["profiles"].pop("p")
+    pipeline.write_params(params | {"active": ["r"]})
+    result = pipeline.call("python", "workflow/alone.py", "dvc", "repro")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert {name.split("@")[1][0] for name in yaml.safe_load(pipeline.read("dvc.lock"))["stages"]} == {"r"}
