@@ -1,7 +1,7 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands versions provenance verify test fault-test portable-test slurm-test slurm-resume lint bench \
-    adopt-dvc adopt-snakemake
+.PHONY: help repro commands versions provenance verify test fault-test record-test portable-test slurm-test \
+    slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
@@ -52,6 +52,9 @@ test: $(VENV) ## all tests
 fault-test: $(VENV) ## tests with kill -9, full disks and damaged files, under both engines: some minutes
 	@$(RUN) python -m pytest tests/faults
 
+record-test: $(VENV) ## 1,000 random walks of edits, runs and accidents: no stale file is called current; hours
+	@$(RUN) python -m pytest tests/records/test_records.py --walks 1000 --numprocesses logical --maxprocesses 4
+
 portable-test: $(VENV) ## the tiny profile on emulated processors gives the same bytes (Debian: qemu-user): half an hour
 	@command -v qemu-x86_64 >/dev/null || { echo 'error: needs qemu-x86_64 (Debian: apt-get install qemu-user)'; exit 1; }
 	@$(RUN) python -m pytest --capture=no tests/portable
@@ -72,8 +75,8 @@ bench: $(VENV) ## memory and speed of stored weights, beside optimum-quanto's: r
 	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'
 	@$(RUN) python bench/bench.py --out reports/bench
 
-adopt-snakemake: $(VENV) ## tell DVC that the results Snakemake made are current
-	@$(RUN) dvc commit --force
+adopt-snakemake: $(VENV) ## tell DVC which results of Snakemake are current
+	@$(RUN) python workflow/adopt.py snakemake
 
-adopt-dvc: $(VENV) ## tell Snakemake that the results DVC made are current
-	@$(RUN) dvc status --quiet && snakemake --touch --forceall --cores 1
+adopt-dvc: $(VENV) ## tell Snakemake that the results of DVC are current, if they are
+	@$(RUN) python workflow/adopt.py dvc

@@ -1,8 +1,8 @@
 """Run an engine in this folder, alone: `python workflow/alone.py dvc repro`.
 
-Two runs at once would delete and write each other's files: the second one ends, with one line that says why. Locks that
-a killed run left behind are removed first; that no engine and no stage works here any more is made sure of before.
-DVC is made to check what it takes from its cache.
+Two runs at once would delete and write each other's files: the second one ends, with one line that says why. What a
+killed run left behind is cleared away first: locks, and a record of DVC that it had half written; that no engine and no
+stage works here any more is made sure of before. DVC is made to check what it takes from its cache.
 """
 
 import fcntl
@@ -11,17 +11,20 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil  # DVC and Snakemake both need it
-import yaml
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
 
+import record
 import versions
 from stages import load, resolved
+from untold import UNTOLD, tell_dvc
 
 LOCK = Path(".dvc/tmp/alone.lock")  # the system lifts it when its process has ended, in whatever way
-CACHE = Path(".dvc/cache/files")
-RECORD = Path("dvc.lock")
+OUTPUTS = (Path("data"), Path("reports"))
 LEFT_BEHIND = (Path(".snakemake/locks"), Path(".dvc/tmp/rwlock"))
 
 
@@ -35,15 +38,30 @@ def workers() -> Iterator[str]:
             yield f"process {process.info['pid']} ({name})"
 
 
-def readable(record: Path) -> bool:
-    """Whether it can be DVC's record. DVC writes over the old one in place: a kill in the middle leaves a mixture."""
-    try:
-        return "stages" in yaml.load(record.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, TypeError, UnicodeDecodeError):
-        return False
+def doubt(cache: Path) -> None:
+    """A read-only file DVC believes; another it hashes, and drops if it is damaged. Files of other users stay."""
+    for file in cache.rglob("*"):
+        with suppress(OSError):
+            file.chmod(file.stat().st_mode | stat.S_IWUSR)
 
 
-def main() -> None:
+def refuse_places(engine: str) -> None:
+    """Ends with one line where the outputs have no place that the engine can use."""
+    for folder in OUTPUTS:
+        if folder.is_symlink() and not folder.exists():
+            sys.exit(f"error: {folder} is a link to {folder.readlink()}, which is not there")
+        if folder.exists() and not os.access(folder, os.W_OK):
+            sys.exit(f"error: {folder}: cannot be written")
+    if engine == "dvc" and not Path("data").resolve().is_relative_to(Path.cwd()):
+        sys.exit(
+            "error: data is a link out of this folder, which DVC does not follow; allowed is a folder (its large files "
+            "may lie elsewhere: dvc cache dir --local), or ENGINE=snakemake"
+        )
+
+
+def prepare(engine: str) -> int:
+    """Make sure that this run is alone, and clear up after a killed one; the descriptor that holds the lock."""
+    refuse_places(engine)
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(LOCK, os.O_CREAT | os.O_RDWR)
     try:
@@ -52,19 +70,32 @@ def main() -> None:
         sys.exit("error: another `make repro` works in this folder; wait until it has ended, then run again")
     if found := ", ".join(workers()):
         sys.exit(f"error: {found} works in this folder; wait until it has ended, or end it, then run again")
-    if RECORD.exists() and not readable(RECORD):
-        sys.exit(f"error: {RECORD} is damaged; take it from git (git checkout {RECORD}) or remove it, then run again")
-    versions.refresh()
-    resolved(load()["params"])  # what is wrong with params.yaml is said before anything runs
     for path in LEFT_BEHIND:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    for file in CACHE.rglob("*"):  # a read-only file DVC believes; another it hashes, and drops if it is damaged
-        file.chmod(file.stat().st_mode | stat.S_IWUSR)
-    os.set_inheritable(descriptor, True)
-    os.execvp(sys.argv[1], sys.argv[1:])
+    versions.refresh()
+    resolved(load()["params"])  # what is wrong with params.yaml is said before anything runs
+    mended = [line for line in (record.mend(), record.prune()) if line]
+    with Repo() as repo:
+        doubt(Path(repo.cache.local.path))
+    for line in mended:
+        print(line, file=sys.stderr)
+    if engine == "snakemake" and (mended or UNTOLD.exists()):  # the run may have nothing to do, and tells nothing then
+        tell_dvc()
+    return descriptor
+
+
+def main() -> None:
+    engine = sys.argv[1]
+    try:
+        os.set_inheritable(prepare(engine), True)
+        os.execvp(engine, sys.argv[1:])
+    except OSError as error:
+        sys.exit(f"error: {error.filename or Path.cwd()}: {error.strerror}; a run writes to this folder")
+    except DvcException as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

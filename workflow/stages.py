@@ -74,16 +74,19 @@ def resolved(stage: Stage) -> dict:
     return json.loads(kept.read_text())
 
 
-def write_settings(stage: Stage, config: dict) -> None:
-    """What the stage `params` would write for each profile, where it is not there yet.
+def unwritten_settings(stage: Stage, config: dict) -> dict[Path, str]:
+    """What the stage `params` would write for each profile, where it is not there yet."""
+    texts = {
+        Path(stage.outs[0].format(profile=profile)): json.dumps(settings, indent=1, sort_keys=True) + "\n"
+        for profile, settings in config["profiles"].items()
+    }
+    return {path: text for path, text in texts.items() if not path.exists() or path.read_bytes() != text.encode()}
 
-    Not while a run works in this folder: its jobs go on with the settings they were planned by.
-    """
-    if any(LOCKS.glob("*")):
-        return
-    for profile, settings in config["profiles"].items():
-        path, text = Path(stage.outs[0].format(profile=profile)), json.dumps(settings, indent=1, sort_keys=True) + "\n"
-        if not path.exists() or path.read_text() != text:
+
+def write_settings(stage: Stage, config: dict) -> None:
+    """Not while a run works in this folder: its jobs go on with the settings they were planned by."""
+    if not any(LOCKS.glob("*")):
+        for path, text in unwritten_settings(stage, config).items():
             write(path, text)
 
 

@@ -1,0 +1,70 @@
+"""A stage of the stub pipeline: every output is a hash of what decides it. `disturb.json` says what happens in it."""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def content(out: str, deps: dict[str, str], params: dict) -> str:
+    """What a stage writes to `out`, given the text of its inputs and the values of its parameters."""
+    return hashlib.sha256(json.dumps([out, deps, params], sort_keys=True).encode()).hexdigest() + "\n"
+
+
+def settings(params: dict, profile: str) -> dict:
+    """What the stage `params` makes of params.yaml for a profile."""
+    return params["profiles"][profile] | {"variants": params["variants"]}
+
+
+def look_up(params: dict, key: str):
+    for name in key.split("."):
+        params = params[name]
+    return params
+
+
+def files(dep: str, params: dict) -> list[str]:
+    """A folder holds one file per variant."""
+    return [dep] if Path(dep).suffix else [f"{dep}/{name}.txt" for name in params["variants"]]
+
+
+def options(command: str) -> dict[str, list[str]]:
+    """`--name word word ...` as lists by name."""
+    return {part.split()[0]: part.split()[1:] for part in f" {command}".split(" --")[1:]}
+
+
+def disturbance(name: str, moment: str) -> None:
+    file = Path("disturb.json")
+    if not file.exists() or (wanted := json.loads(file.read_text()))["name"] != name or wanted["moment"] != moment:
+        return
+    file.unlink()
+    if wanted["how"] == "edit":
+        time.sleep(0.01)  # another time than that of what was there
+        Path(wanted["path"]).write_text(wanted["text"])
+        return
+    if wanted["how"] == "kill":
+        os.kill(int(os.environ["ENGINE_PID"]), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.exit(f"error: {name} {wanted['how']}s")
+
+
+def main() -> None:
+    given = options(" ".join(sys.argv[1:]))
+    (name,) = given["name"]
+    disturbance(name, "before it reads")
+    params = json.loads(Path(given["settings"][0]).read_text())
+    deps = {path: Path(path).read_text() for dep in given["deps"] for path in files(dep, params)}
+    values = {key: look_up(params, key) for key in given["params"]}
+    disturbance(name, "before it writes")
+    for number, out in enumerate(given["outs"]):
+        if number:
+            disturbance(name, "between two files")
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        Path(out).write_text(content(out, deps, values))
+    disturbance(name, "at its end")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""DVC's record, dvc.lock: set aside where a killed run left it damaged, and rid of stages that left the pipeline."""
+
+import itertools
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import yaml
+from dvc.exceptions import DvcException
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from dvc.utils.serialize import parse_yaml
+from voluptuous import Invalid
+
+RECORD = Path("dvc.lock")
+DAMAGED = Path(".dvc/tmp/dvc.lock.damaged")
+OUTS = ("outs", "metrics", "plots")
+LAST = re.compile(rb"^  \S[^\n]*(\n(?!  \S)[^\n]*)*\Z", re.MULTILINE)  # entry, or what there is of it
+ENTRY = re.compile(r"^  (\S+):\n(?:    .*\n?|\n)*", re.MULTILINE)
+
+
+def mend() -> str | None:
+    """Set a damaged record aside, for what is whole of it or that of the last commit; the line that says so.
+
+    DVC writes over the old record in place, so a kill in the middle leaves a part of it. What it recorded is in the
+    run-cache too: no stage runs again for that.
+    """
+    if not os.path.lexists(RECORD) or readable(damaged := RECORD.read_bytes()):
+        return None
+    DAMAGED.write_bytes(damaged)
+    last_commit = subprocess.run(["git", "show", f"HEAD:./{RECORD}"], capture_output=True, check=False).stdout
+    instead = {"what is whole of it": LAST.sub(b"", damaged), "that of the last commit": last_commit}
+    taken = next((name for name, content in instead.items() if readable(content)), None)
+    if taken:
+        write(instead[taken].rstrip() + b"\n")
+    else:
+        RECORD.unlink()
+    place = f"it is now {DAMAGED}, and {taken or 'a new one'} takes its place"
+    return f"{RECORD} is damaged, as a killed run leaves it: {place}"
+
+
+def readable(content: bytes) -> bool:
+    """Whether DVC can read it and there are stages in it."""
+    try:
+        return bool(COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), RECORD))["stages"])
+    except (DvcException, Invalid, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def prune() -> str | None:
+    """Remove the entries of stages, variants and profiles that are in dvc.yaml and params.yaml no more.
+
+    Those of all profiles stay, active or not. Nothing else changes in the file; but a last entry that was cut goes too,
+    and the line returned says so: DVC would run its stage again, where without an entry it looks into the run-cache.
+    """
+    outs = possible()
+    if not RECORD.exists() or not outs:
+        return None
+    text = RECORD.read_text(encoding="utf-8")
+    head, stages, entries = text.partition("stages:\n")
+    found = list(ENTRY.finditer(entries))
+    cut = found and found[-1][1] in outs and not whole(found[-1][0], outs[found[-1][1]])
+    kept = [entry[0] for entry in found[: -1 if cut else None] if entry[1] in outs]
+    if not kept:
+        RECORD.unlink()  # without stages DVC cannot read it
+    elif len(kept) < len(found):
+        write("".join([head, stages, *kept]).encode())
+    return f"{RECORD} lost its end, as a killed run leaves it: {found[-1][1]} is looked up again" if cut else None
+
+
+def whole(entry: str, outs: int) -> bool:
+    """Whether the entry goes on to the size of the last of its outputs."""
+    listed = entry.partition("    outs:\n")[2].splitlines(keepends=True)
+    sizes = [line for line in listed if line.startswith("      size: ") and line.endswith("\n")]
+    return len(sizes) == outs
+
+
+def possible() -> dict[str, int]:
+    """Every stage as DVC names it, for all profiles, and how many outputs it has.
+
+    Empty if the files do not say: DVC says then what is wrong.
+    """
+    try:
+        stages = yaml.safe_load(Path("dvc.yaml").read_bytes())["stages"]
+        blocks = {key.value: block for key, block in yaml.compose(Path("params.yaml").read_bytes()).value}
+        choices = {one: [key.value for key, _ in blocks[f"{one}s"].value] for one in ("profile", "variant")}
+        if any("<<" in names for names in choices.values()):
+            return {}
+        return {
+            "@".join([name, *(["-".join(items)] if items else [])]): sum(len(stage.get(kind, [])) for kind in OUTS)
+            for name, stage in stages.items()
+            for items in itertools.product(*(choices[key] for key in stage.get("matrix", {})))
+        }
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def write(content: bytes) -> None:
+    """The record as a whole, or as it was."""
+    new = DAMAGED.with_name("dvc.lock.new")
+    new.write_bytes(content)
+    new.replace(RECORD)
