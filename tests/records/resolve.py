@@ -2,19 +2,31 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from stage import settings
 
-if __name__ == "__main__":
+
+def resolve(found: dict, profile: str | None, out: str | None) -> None:
+    if profile:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        Path(out).write_text(json.dumps(settings(found, profile), indent=1, sort_keys=True) + "\n")
+    else:
+        profiles = {name: settings(found, name) for name in found["profiles"]}
+        print(json.dumps({"active": found["active"], "variants": list(found["variants"]), "profiles": profiles}))
+
+
+def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("--params", "--profile", "--out"):
         parser.add_argument(name)
     asked = parser.parse_args()
-    found = json.loads(Path(asked.params).read_text())
-    if asked.profile:
-        Path(asked.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(asked.out).write_text(json.dumps(settings(found, asked.profile), indent=1, sort_keys=True) + "\n")
-    else:
-        profiles = {name: settings(found, name) for name in found["profiles"]}
-        print(json.dumps({"active": found["active"], "variants": list(found["variants"]), "profiles": profiles}))
+    try:
+        resolve(json.loads(Path(asked.params).read_text()), asked.profile, asked.out)
+    except (ValueError, KeyError, TypeError) as error:
+        sys.exit(f"error: params.yaml: {error!r}")
+
+
+if __name__ == "__main__":
+    main()
