@@ -60,18 +60,25 @@ def resolved(stage: Stage) -> dict:
 
     It is asked once for every content of the files it depends on. Ends the program, with its one line, if it refuses.
     """
-    digest = hashlib.sha256()
-    for path in map(Path, stage.deps):
-        content = path.read_bytes() if path.is_file() else b""
-        digest.update(f"{path} {len(content)} ".encode() + content)
-    kept = RESOLVED / f"{digest.hexdigest()}.json"
-    if not kept.exists():
+    kept = RESOLVED / f"{content(stage.deps)}.json"
+    while not kept.exists():
         _, *arguments = stage.cmd.split(" --profile ")[0].split()
         asked = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
         if asked.returncode:
             sys.exit(asked.stderr.strip())
-        write(kept, asked.stdout)
+        if content(stage.deps) == kept.stem:  # else a file was edited meanwhile: which content was read is not known
+            write(kept, asked.stdout)
+        kept = RESOLVED / f"{content(stage.deps)}.json"
     return json.loads(kept.read_text())
+
+
+def content(paths: list[str]) -> str:
+    """A hash of what is in the files; one that is not there is told apart from an empty one."""
+    digest = hashlib.sha256()
+    for path in map(Path, paths):
+        payload = path.read_bytes() if path.is_file() else None
+        digest.update(f"{path} {payload is None} {len(payload or b'')} ".encode() + (payload or b""))
+    return digest.hexdigest()
 
 
 def unwritten_settings(stage: Stage, config: dict) -> dict[Path, str]:

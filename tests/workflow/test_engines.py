@@ -114,7 +114,7 @@ def errors(result) -> list[str]:
     return [line for line in (result.stdout + result.stderr).splitlines() if "error" in line.lower()]
 
 
-@pytest.mark.parametrize("active", ["tiny", "[]", "{tiny: 1}", "[tiny, tiny]", "[tyni]", "[[tiny]]", "", "[8]"])
+@pytest.mark.parametrize("active", ["tiny", "[]", "{tiny: 1}", "[tiny, tiny]"])
 def test_an_active_that_is_no_list_of_profiles_is_refused_before_any_work(clone, active):
     """In one line, but where DVC itself cannot make stages of it."""
     params = yaml.safe_dump(tiny_params(), sort_keys=False)
@@ -135,21 +135,19 @@ def test_snakemake_takes_parameters_from_params_yaml_alone(clone):
     assert not clone.outputs()
 
 
-def test_other_versions_are_recorded_and_said_or_refused(restored, by_snakemake):
+def test_other_versions_are_said_and_recorded_or_refused(restored, by_snakemake):
     """A record that says something else than what is installed, as after an upgrade."""
-    for clone in (restored, by_snakemake):
+    for clone, command in ((restored, ("python", "workflow/versions.py")), (by_snakemake, ("snakemake", "--dry-run"))):
         record = clone.folder / "workflow/versions.yaml"
         before = record.read_text()
-        record.write_text(before.replace("numpy: ", 'numpy: "0.0.1" # was '))
-        refusal = clone.call("dvc", "repro", check=False)
-        assert refusal.returncode != 0
         record.write_text(re.sub(r"numpy: .*", 'numpy: "0.0.1"', before))
-        assert "numpy 2" in clone.call("dvc", "repro", check=False).stderr
-        said = clone.call("python", "workflow/versions.py").stderr
-        assert said.startswith("numpy 0.0.1 → ")
-        assert said.count("\n") == 1
+        if clone is restored:
+            refusal = clone.call("dvc", "repro", check=False)
+            assert refusal.returncode != 0
+            assert "is installed, workflow/versions.yaml says 0.0.1; `make versions`, then run again" in refusal.stderr
+        assert re.findall(r"^numpy 0\.0\.1 → .*", clone.call(*command).stderr, flags=re.M)
         assert record.read_text() == before
-        assert clone.call("python", "workflow/versions.py").stderr == ""
+        assert "→" not in clone.call(*command).stderr
 
 
 def test_a_learning_rate_that_dvc_writes_back_as_5e_05_is_a_number(restored):
