@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from laqfi import io
-from laqfi.config import Params
+from laqfi.config import Params, Variant
 from laqfi.errors import LaqfiError
 from laqfi.quant.model import load_unet
 from laqfi.stages.controls import controls
@@ -135,6 +135,20 @@ def test_the_stored_tensors_really_have_the_dtype_the_choices_say(done):
             assert tensors[tensor_name].dtype == getattr(torch, choice["format"])
             assert choice["format"] == ("float16" if choice["score"] < choice["threshold"] else "float32")
         assert all(t.dtype == torch.float32 for n, t in tensors.items() if n not in choices)
+
+
+def test_float32_may_be_among_the_formats_of_a_budget(done, tmp_path):
+    """Every tensor then has an option without cost; where all take it, nothing changes and no bound is defined."""
+    small, large = (
+        Variant.model_validate({"policy": "budget", "formats": ["int4", "int8", "float32"], "target": target})
+        for target in ({"ratio": 5.0}, {"bytes": 10**9})
+    )
+    for variant, kinds in ((small, {"int4", "int8", "float32", "float16"}), (large, {"float32", "float16"})):
+        quantize_variant(done, variant, tmp_path / "stored", tmp_path / "choices")
+        found = io.read_json(tmp_path / "choices")
+        assert {one["format"] for one in found["tensors"].values()} <= kinds
+        assert (found["bits_per_weight"] is None) == (variant is large)
+        load_unet(tmp_path / "stored", torch.device("cpu"))
 
 
 def test_scores_are_the_table_normalised_by_its_largest(done):
