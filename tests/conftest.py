@@ -13,6 +13,19 @@ from tiny import ROOT, tiny_params
 
 torch.set_num_threads(1)  # workers with several threads each wait for each other
 
+# What sets git, DVC and Snakemake up for who runs the tests: to sign commits, another cache, a repository (in a hook).
+for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_", "SNAKEMAKE_"))]:
+    del os.environ[name]
+os.environ |= {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",  # the repository may belong to another user, as in a container
+    "GIT_CONFIG_VALUE_0": "*",
+    "DVC_GLOBAL_CONFIG_DIR": "/none",
+    "DVC_SYSTEM_CONFIG_DIR": "/none",
+}
+
 collect_ignore = ["slurm", "faults"]  # a cluster, some minutes: `make slurm-test` and `make fault-test` name them
 CLONES = {"by_dvc", "by_snakemake"}
 
