@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from laqfi.config import Params
 from laqfi.diffusion import linear_alphas_cumprod
 from laqfi.unet import UNet, UNetConfig
 from tiny import ROOT, tiny_params
 
-torch.set_num_threads(1)  # workers with several threads each wait for each other
+# Workers with several threads each wait for each other: PyTorch's, and those of NumPy's linear algebra.
+torch.set_num_threads(1)
+threadpool_limits(1, user_api="blas")
 
 # What sets git, DVC and Snakemake up for who runs the tests: to sign commits, another cache, a repository (in a hook).
 for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_", "SNAKEMAKE_"))]:

@@ -28,6 +28,9 @@ def inception_file(tmp_path_factory):
         mock.patch.object(torch.nn.Module, "load_state_dict"),
     ):
         network = fid_inception_v3()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):  # so that something is left of an image behind forty of them
+            torch.nn.init.kaiming_normal_(module.weight)
     path = tmp_path_factory.mktemp("weights") / "pt_inception.pth"
     torch.save(network.state_dict(), path)
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
@@ -66,14 +69,16 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
     extract = features.load(paths.network, CPU)
     found = extract(images[:3])
     assert (found.shape, found.dtype) == ((3, 2048), np.float64)
-    np.testing.assert_allclose(extract(images[1:2]), found[1:2], rtol=1e-4, atol=1e-6)
+    assert found.std(0).mean() > 0.01 * found.mean(), "images are told apart"
+    np.testing.assert_allclose(extract(images[1:2]), found[1:2], rtol=1e-3, atol=1e-3 * found.mean())
 
     reference(profile, dataset=paths.dataset, network=paths.network, out=paths.reference, floor=paths.floor)
     assert io.read_array(paths.reference, "covariance").shape == (2048, 2048)
     judge = Judge(paths.network, paths.reference, profile.evaluate.groups)
-    found = judge.against_base(images[None, :4], images[None, :4])
+    found = judge.against_base(images[None, 4:], images[None, 4:])
     assert found["verdict"] == "identical to FP32"
-    assert found["fid"]["mean"] > 0
+    assert found["fid"]["mean"] > 1e-3 * np.trace(io.read_array(paths.reference, "covariance"))
+    assert found["fid_difference"]["mean"] == 0
 
 
 def test_inception_sees_the_same_as_pytorch_fid(monkeypatch, tmp_path, inception_file, images):
@@ -86,7 +91,8 @@ def test_inception_sees_the_same_as_pytorch_fid(monkeypatch, tmp_path, inception
     rgb = torch.from_numpy(images[:2]).expand(-1, 3, -1, -1).float() / 255
     with torch.no_grad():
         expected = network(rgb)[0].flatten(1).numpy()
-    np.testing.assert_allclose(features.load(path, CPU)(images[:2]), expected, rtol=1e-4, atol=1e-5)
+    found = features.load(path, CPU)(images[:2])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.mean())
 
 
 def test_weights_with_another_hash_are_refused_unread(monkeypatch, tmp_path, inception_file):
