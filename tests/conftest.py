@@ -6,13 +6,29 @@ from pathlib import Path
 import laqfi.stages  # noqa: F401  # isort: skip  # sets what it sets before PyTorch is loaded
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from laqfi.diffusion import linear_alphas_cumprod
 from laqfi.params.whole import Params
 from laqfi.unet import UNet, UNetConfig
 from tiny import ROOT, tiny_params
 
-torch.set_num_threads(1)  # workers with several threads each wait for each other
+# Workers with several threads each wait for each other: PyTorch's, and those of NumPy's linear algebra.
+torch.set_num_threads(1)
+threadpool_limits(1, user_api="blas")
+
+# What sets git, DVC and Snakemake up for who runs the tests: to sign commits, another cache, a repository (in a hook).
+for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_", "SNAKEMAKE_"))]:
+    del os.environ[name]
+os.environ |= {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",  # the repository may belong to another user, as in a container
+    "GIT_CONFIG_VALUE_0": "*",
+    "DVC_GLOBAL_CONFIG_DIR": "/none",
+    "DVC_SYSTEM_CONFIG_DIR": "/none",
+}
 
 # A cluster, some minutes, an emulator: `make slurm-test`, `make fault-test` and `make portable-test` name them.
 collect_ignore = ["slurm", "faults", "portable"]

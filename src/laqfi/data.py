@@ -1,12 +1,13 @@
 """Image sets as uint8 arrays on the canvas the model works on, which is the only canvas anything is measured on."""
 
-import gzip
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.parse import unquote
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -58,14 +59,13 @@ def pad(images: np.ndarray) -> np.ndarray:
 def download(source: type[datasets.MNIST], folder: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
     """Training and test set, fetched by torchvision and checked against its MD5 sums."""
     mirror = os.environ.get(MIRROR, "")
-    urls = [mirror.rstrip("/") + "/"] if is_url(mirror) else []
     # The class keeps its name, from which torchvision derives the folder of the raw files.
-    mirrored = type(source.__name__, (source,), {"mirrors": [*urls, *source.mirrors]})
-    if mirror and not is_url(mirror):
-        copy_files(source, Path(mirror), folder)
+    mirrored = type(source.__name__, (source,), {"mirrors": [*urls(mirror), *source.mirrors]})
     try:
+        if mirror and not urls(mirror):
+            copy_files(source, folder_of(mirror), folder)
         return mirrored(folder, train=True, download=True), mirrored(folder, train=False, download=True)
-    except (URLError, RuntimeError, OSError, EOFError, gzip.BadGzipFile) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, HTTPException) as error:
         hint = f"{MIRROR}={mirror!r}" if mirror else f"set {MIRROR}"
         raise LaqfiError(
             f"dataset: {source.__name__} could not be fetched ({' '.join(str(error).split())});"
@@ -73,8 +73,25 @@ def download(source: type[datasets.MNIST], folder: Path) -> tuple[datasets.MNIST
         ) from error
 
 
-def is_url(mirror: str) -> bool:
-    return "://" in mirror
+def urls(mirror: str) -> list[str]:
+    """The mirror as torchvision takes it, none if it is a folder. Raises LaqfiError for a URL that it cannot ask."""
+    scheme, is_url, _ = mirror.lower().partition("://")
+    if not is_url or scheme == "file":
+        return []
+    if scheme not in ("http", "https", "ftp"):
+        raise LaqfiError(
+            f"{MIRROR}={mirror!r}: found {scheme!r}, allowed is a folder or a URL of file, ftp, http, https"
+        )
+    return [mirror.rstrip("/").replace(" ", "%20") + "/"]
+
+
+def folder_of(mirror: str) -> Path:
+    """The folder that a path or a URL `file://…` names. Raises LaqfiError if there is none."""
+    url = re.match("file://(localhost(?=/))?", mirror, re.IGNORECASE)
+    found = Path(unquote(mirror[url.end() :]) if url else mirror).expanduser()
+    if not found.is_dir():
+        raise LaqfiError(f"{MIRROR}={mirror!r}: no such folder; allowed is a folder or a URL")
+    return found
 
 
 def copy_files(source: type[datasets.MNIST], mirror: Path, folder: Path) -> None:
@@ -82,8 +99,6 @@ def copy_files(source: type[datasets.MNIST], mirror: Path, folder: Path) -> None
 
     Raises LaqfiError for a file whose checksum differs, so that a damaged mirror is never passed over.
     """
-    if not mirror.is_dir():
-        raise LaqfiError(f"{MIRROR}={str(mirror)!r}: no such folder; allowed is a folder or a URL")
     raw = folder / source.__name__ / "raw"
     raw.mkdir(parents=True)
     for name, md5 in source.resources:

@@ -1,5 +1,7 @@
 import gzip
+import hashlib
 import shutil
+import struct
 import tarfile
 
 import numpy as np
@@ -23,6 +25,8 @@ def offline(monkeypatch):
     for source in data.TORCHVISION.values():
         monkeypatch.setattr(source, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.delenv(data.MIRROR, raising=False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
 
 
 def test_digits_are_all_there_at_their_own_resolution():
@@ -80,7 +84,7 @@ def serve():
     def start(folder):
         handler = partial(SimpleHTTPRequestHandler, directory=folder)
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}"
 
@@ -88,6 +92,94 @@ def serve():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def small_mnist(offline, monkeypatch, tmp_path):
+    """A folder whose name has a space, with four files of MNIST's kind that hold five images; tests run beside it."""
+    folder = tmp_path / "home/my files"
+    folder.mkdir(parents=True)
+    images = np.arange(5 * 28 * 28, dtype=np.uint32).reshape(5, 28, 28).astype(np.uint8)
+    resources = []
+    for name in NAMES:
+        array = images if "images" in name else np.arange(5, dtype=np.uint8)
+        head = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
+        content = gzip.compress(head + array.tobytes(), mtime=0)
+        (folder / name).write_bytes(content)
+        resources.append((name, hashlib.md5(content, usedforsecurity=False).hexdigest()))
+    monkeypatch.setattr(data.TORCHVISION["mnist"], "resources", resources)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def check_small_mnist():
+    arrays = data.load("mnist")
+    assert arrays["train_images"].shape == (5, 1, 32, 32)
+    assert arrays["test_labels"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "{root}/home/my files",
+        "{root}/home/my files/",
+        "home/my files",
+        "./home/my files/",
+        "~/my files",
+        "file://{root}/home/my files",
+        "file://{root}/home/my%20files/",
+        "FILE://localhost{root}/home/my%20files",
+        "file://~/my files",
+        "{server}/my files",
+        "{server}/my%20files/",
+    ],
+)
+def test_a_mirror_may_be_named_in_any_of_these_ways(small_mnist, monkeypatch, serve, tmp_path, mirror):
+    monkeypatch.setenv(data.MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
+    check_small_mnist()
+
+
+@pytest.mark.parametrize(
+    ("mirror", "complaint"),
+    [
+        ("{root}/gone", "no such folder"),
+        ("gone", "no such folder"),
+        ("~/gone", "no such folder"),
+        ("~nobody-of-this-name/gone", "home directory"),
+        ("file://{root}/gone", "no such folder"),
+        ("file://elsewhere/gone", "no such folder"),
+        ("file:///", "could not be fetched"),
+        ("{root}/home/my files/train-images-idx3-ubyte.gz", "no such folder"),
+        ("s3://bucket/mnist", "found 's3'"),
+        ("http:/127.0.0.1/", "no such folder"),
+        ("http://[::1/", "could not be fetched"),
+        ("http://127.0.0.1:port/", "could not be fetched"),
+        ("{server}/gone", "could not be fetched"),
+    ],
+)
+def test_a_mirror_that_cannot_be_had_is_refused_in_one_line(
+    small_mnist, monkeypatch, serve, tmp_path, mirror, complaint
+):
+    named = mirror.format(root=tmp_path, server=serve(tmp_path / "home"))
+    monkeypatch.setenv(data.MIRROR, named)
+    with pytest.raises(LaqfiError) as error:
+        data.load("mnist")
+    assert complaint in str(error.value)
+    assert f"LAQFI_DATA_MIRROR={named!r}" in str(error.value)
+    assert "allowed is a folder or" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("mirror", ["{root}/home/my files", "file://{root}/home/my%20files", "{server}/my%20files"])
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 100, None], ids=["empty", "other", "cut"])
+def test_a_damaged_file_of_a_mirror_is_refused_in_one_line(small_mnist, monkeypatch, serve, tmp_path, mirror, damage):
+    file = small_mnist / NAMES[2]
+    file.write_bytes(file.read_bytes()[:-10] if damage is None else damage)
+    monkeypatch.setenv(data.MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
+    with pytest.raises(LaqfiError, match=rf"{NAMES[2]}: MD5 is|could not be fetched") as error:
+        data.load("mnist")
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture

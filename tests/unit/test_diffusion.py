@@ -217,6 +217,24 @@ def test_noise_is_drawn_once_at_the_start_and_for_every_step_but_the_last_that_a
     assert draw.count == count
 
 
+@pytest.mark.parametrize(("sampler", "eta"), SAMPLERS)
+def test_every_step_adds_its_own_draw_to_the_mean(sampler, eta):
+    """Written out for three steps: the first draw is where it starts, each later one is added with its sigma."""
+    draws = [torch.full((1, 1, 1, 1), value) for value in (0.5, 1.0, -2.0)]
+    left = iter(draws)
+    found = run(lambda x, t: 0.1 * x, lambda: next(left), sampler, 3, eta)
+
+    x, *more = draws
+    for now, then in pairwise([*spaced_timesteps(1000, 3), 0]):
+        levels = SCHEDULE[now].item(), SCHEDULE[then].item()
+        step = (
+            ddim_step(x, 0.1 * x, *levels, eta, False) if sampler == "ddim" else ddpm_step(x, 0.1 * x, *levels, False)
+        )
+        x = step[0] + step[1] * (more.pop(0) if step[1] > 0 else 0)
+    torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-6)
+    assert len(more) == (2 if sampler == "ddim" and eta == 0 else 0)
+
+
 def test_denoiser_sees_the_whole_batch_at_each_spaced_timestep():
     seen = []
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from laqfi.errors import LaqfiError
 from laqfi.quant.grid import Format
 from laqfi.quant.policy import POLICIES, Choice, WeightTensor, bind
+from laqfi.quant.store import Storage, stored_size
 from laqfi.quant.tensor import quantize
 
 TENSORS = [
@@ -103,6 +104,12 @@ def test_mean_std_clamps_k(alpha, k):
     for s in scores:
         assert choices[str(s)].format.name == ("float16" if s < lower else "float32")
         assert choices[str(s)].threshold == pytest.approx(upper if s > upper else lower)
+
+
+@pytest.mark.parametrize("alpha", [float("inf"), float("nan"), 0.0, -1.0])
+def test_mean_std_takes_a_finite_number_above_zero(alpha):
+    with pytest.raises(ValidationError):
+        bind("mean_std", {"alpha": alpha})
 
 
 def test_mean_std_of_equal_scores_is_between():
@@ -268,6 +275,8 @@ def test_a_budget_takes_exactly_one_target(target):
         {"target": {"ratio": 1.0}},
         {"target": {"mean_bits": 32.0}},
         {"target": {"mean_bits": float("nan")}},
+        {"target": {"ratio": float("inf")}},
+        {"group_size": 10**9},
         {"formats": []},
         {"formats": ["int1"]},
         {"importance": "hessian"},
@@ -362,6 +371,54 @@ def test_a_budget_too_small_names_the_smallest_that_is_not():
 def test_a_budget_may_choose_among_float_formats_too():
     found = names_of(choices_of("budget", formats=["int2", "float8_e4m3fn", "float16"], target={"mean_bits": 7.0}))
     assert {found[name] for name in NAMES - VECTORS} == {"int2", "float8_e4m3fn", "float16"}
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+@pytest.mark.parametrize("importance", ["fisher", "none", "magnitude", "inverse", "random", "uniform"])
+@pytest.mark.parametrize(
+    "formats",
+    [
+        ["int4", "int8", "float32"],
+        ["int2", "int3", "int4", "int5", "int6", "int8", "float16", "float32"],
+        ["float32", "int4"],
+        ["int4", "int4"],
+        ["float32", "float16", "bfloat16", "float8_e4m3fn"],
+        ["float32"],
+    ],
+    ids="-".join,
+)
+def test_any_list_of_formats_is_stored_or_refused_in_one_line(formats, importance, rounding):
+    """Float32 has no error at all, so that every tensor may have an option without cost."""
+    integers = [format for format in formats if format.startswith("int")]
+    options = {"formats": formats, "importance": importance, "rounding": rounding}
+    for mean_bits in (5.0, 31.9):
+        if not integers and (importance == "uniform" or mean_bits < 8):
+            with pytest.raises(LaqfiError, match=r"bytes is too small|'uniform' and no integer format") as error:
+                choices_of("budget", **options, target={"mean_bits": mean_bits})
+            assert "\n" not in str(error.value)
+        elif integers or "bfloat16" in formats:
+            choices = choices_of("budget", **options, target={"mean_bits": mean_bits})
+            assert set(names_of(choices).values()) <= {*formats, "float16"}
+            stored = Storage(network(), {}).store_all(choices)
+            assert stored_size(stored) <= PARAMETERS * mean_bits / 8
+
+
+def test_with_room_enough_every_tensor_is_stored_without_error():
+    found = names_of(choices_of("budget", formats=["int4", "float32"], target={"bytes": 10**9}))
+    assert {found[name] for name in NAMES - VECTORS} == {"float32"}
+
+
+def test_one_format_for_all_needs_an_integer_format_to_choose():
+    with pytest.raises(LaqfiError, match="'uniform' and no integer format in formats, allowed is at least one"):
+        choices_of("budget", importance="uniform", formats=["float16", "float32"])
+
+
+def test_an_error_too_large_for_a_number_is_refused_with_the_tensors_name():
+    large = WeightTensor("large", None, 0.0, torch.tensor([[1e30, 1e29]]), 0, {"uniform": torch.ones(1, 2)})
+    with pytest.raises(
+        LaqfiError, match=r"^large: the error predicted for bfloat16 is inf, allowed is a finite number$"
+    ):
+        choices_of("budget", [large], formats=["bfloat16", "float32"])
 
 
 def test_importance_of_the_controls_is_what_their_name_says():

@@ -122,6 +122,25 @@ def test_water_filling_gives_nothing_to_what_lies_under_the_level():
     assert water_filling_bits(np.zeros(3), np.ones(3), 0.0) == 0
 
 
+def test_water_filling_counts_every_class_as_often_as_it_has_weights():
+    # θ = 1: one weight at 2 bits, five at 1, three under the level; distortion 1 + 5 + 3 / 4.
+    found = water_filling_bits(np.array([16.0, 4.0, 0.25]), np.array([1, 5, 3]), 6.75)
+    assert found == pytest.approx((1 * 2 + 5 * 1) / 9, rel=1e-12)
+
+
+@pytest.mark.parametrize("level", [1e-12, 0.3, 2.0, 7.9, 15.999])
+def test_water_filling_finds_the_level_wherever_it_lies(level):
+    variances, counts = np.array([16.0, 8.0, 0.5]), np.array([2, 3, 4])
+    distortion = float((counts * np.minimum(variances, level)).sum())
+    expected = (counts * np.log2(np.maximum(variances / level, 1)) / 2).sum() / counts.sum()
+    assert water_filling_bits(variances, counts, distortion) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("distortion", [16.5, 17.0, 1e9])
+def test_no_bits_are_needed_for_an_error_as_large_as_the_weights(distortion):
+    assert water_filling_bits(np.array([16.0, 0.5]), np.array([1, 1]), distortion) == pytest.approx(0, abs=1e-12)
+
+
 def test_integers_that_are_exact_have_no_bound():
     layout = {"a": Layout(Format("int4"), (2, 8))}
     weight, nothing = {"a": torch.arange(16.0).view(2, 8)}, {"a": torch.zeros(2, 8)}

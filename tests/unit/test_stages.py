@@ -11,6 +11,7 @@ import torch
 from laqfi import cli, io
 from laqfi.errors import LaqfiError
 from laqfi.params import whole
+from laqfi.params.variant import Variant
 from laqfi.quant.model import load_unet
 from laqfi.stages.controls import controls
 from laqfi.stages.curvature import curvature
@@ -105,7 +106,8 @@ def evaluate_variant(at, name):
     )
 
 
-def write_report(at, variants):
+def write_report(at, variants, folder=None):
+    folder = folder or at.root
     written = {"metrics": "metrics.json", "summary": "summary.csv", "markdown": "summary.md"}
     report(
         at.profile.sample,
@@ -120,9 +122,9 @@ def write_report(at, variants):
         evaluate=at.root / "evaluate",
         controls=at.root / "controls.json",
         samples=at.root / "sample",
-        figures=at.root / "figures",
-        page=at.root / "report.html",
-        **{key: at.root / name for key, name in written.items()},
+        figures=folder / "figures",
+        page=folder / "report.html",
+        **{key: folder / name for key, name in written.items()},
     )
 
 
@@ -149,6 +151,20 @@ def test_the_stored_tensors_really_have_the_dtype_the_choices_say(done):
             assert tensors[tensor_name].dtype == getattr(torch, choice["format"])
             assert choice["format"] == ("float16" if choice["score"] < choice["threshold"] else "float32")
         assert all(t.dtype == torch.float32 for n, t in tensors.items() if n not in choices)
+
+
+def test_float32_may_be_among_the_formats_of_a_budget(done, tmp_path):
+    """Every tensor then has an option without cost; where all take it, nothing changes and no bound is defined."""
+    small, large = (
+        Variant.model_validate({"policy": "budget", "formats": ["int4", "int8", "float32"], "target": target})
+        for target in ({"ratio": 5.0}, {"bytes": 10**9})
+    )
+    for variant, kinds in ((small, {"int4", "int8", "float32", "float16"}), (large, {"float32", "float16"})):
+        quantize_variant(done, variant, tmp_path / "stored", tmp_path / "choices")
+        found = io.read_json(tmp_path / "choices")
+        assert {one["format"] for one in found["tensors"].values()} <= kinds
+        assert (found["bits_per_weight"] is None) == (variant is large)
+        load_unet(tmp_path / "stored", torch.device("cpu"))
 
 
 def test_scores_are_the_table_normalised_by_its_largest(done):
@@ -214,15 +230,14 @@ def test_a_quantized_variant_is_smaller_and_close(done):
     assert found["fid"]["mean"] == pytest.approx(np.mean(per_seed))
 
 
-def test_the_report_walks_the_variants_in_params_and_not_the_folder(done):
+def test_the_report_walks_the_variants_in_params_and_not_the_folder(done, tmp_path):
     rows = (done.root / "summary.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["variant", "fp32", "threshold", "ratio", "budget"]
     fewer = {name: variant for name, variant in done.params.variants.items() if name != "ratio"}
-    write_report(done, fewer)
+    write_report(done, fewer, tmp_path)
     assert (done.root / "evaluate/ratio.json").exists()
-    assert list(io.read_json(done.root / "metrics.json")["variants"]) == ["budget", "fp32", "threshold"]
-    assert "ratio" not in (done.root / "summary.md").read_text()
-    write_report(done, done.params.variants)
+    assert list(io.read_json(tmp_path / "metrics.json")["variants"]) == ["budget", "fp32", "threshold"]
+    assert "ratio" not in (tmp_path / "summary.md").read_text()
 
 
 def test_fisher_of_another_model_is_refused(done, tmp_path):

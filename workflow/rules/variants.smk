@@ -16,6 +16,7 @@ rule quantize:
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=1,
     params:
         values(STAGES["quantize"], config),
     shell:

@@ -6,6 +6,7 @@ policy does not name stays in float32.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -13,7 +14,6 @@ from itertools import groupby
 from typing import Annotated, Literal, get_type_hints
 
 import numpy as np
-import torch
 from pydantic import AfterValidator, BaseModel, Field, create_model, model_validator
 from torch import Tensor
 
@@ -29,7 +29,7 @@ Storage = Literal["float32", "float16", "bfloat16", "float8_e4m3fn"]
 Integer = Literal["int2", "int3", "int4", "int5", "int6", "int7", "int8"]
 Weighting = Literal["last", "uniform", "sampler"]
 Rounding = Literal["nearest", "gptq"]
-GroupSize = Annotated[int, Field(ge=-1, le=1_000_000)]
+GroupSize = Annotated[int, Field(ge=-1, le=65536)]  # groups are filled up: larger ones take more than they save
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -304,17 +304,20 @@ def budget(
 def widest(options: list[list[Format]], sizes: list[list[int]], limit: int) -> list[int]:
     """The place in `options` of the one integer format that is the largest to fit, for all tensors that may have it.
 
-    Raises LaqfiError, with the smallest feasible size, if none fits.
+    Raises LaqfiError, with the smallest feasible size, if none fits, or if `options` holds no integer format.
     """
     names = {format.name for some in options for format in some if not format.is_float}
     feasible = {}
     for name in names:
         places = [next((j for j, one in enumerate(some) if one.name == name), 0) for some in options]
         feasible[sum(size[j] for size, j in zip(sizes, places, strict=True))] = places
+    if not feasible:
+        raise LaqfiError("importance: found 'uniform' and no integer format in formats, allowed is at least one")
     fitting = [size for size in feasible if size <= limit]
     if not fitting:
-        least = f"the smallest feasible is {min(feasible)}" if feasible else "formats names no integer format"
-        raise LaqfiError(f"a budget of {limit} bytes is too small for one format for all, {least}")
+        raise LaqfiError(
+            f"a budget of {limit} bytes is too small for one format for all, the smallest feasible is {min(feasible)}"
+        )
     return feasible[max(fitting)]
 
 
@@ -334,8 +337,11 @@ def importances(tensors: list[WeightTensor], kind: Importance, weighting: Weight
 def predicted_error(
     t: WeightTensor, format: Format, search: Search, weighting: Weighting, importance: Tensor | float
 ) -> float:
-    """Σ_j importance_j (q_j − w_j)² for one tensor in one format."""
-    return float((importance * squared_error(t, format, search, weighting)).sum(dtype=torch.float64))
+    """Σ_j importance_j (q_j − w_j)² for one tensor in one format. Raises LaqfiError if that is no finite number."""
+    found = float((importance * squared_error(t, format, search, weighting).double()).sum())
+    if not math.isfinite(found):
+        raise LaqfiError(f"{t.name}: the error predicted for {format.name} is {found}, allowed is a finite number")
+    return found
 
 
 @cache
