@@ -58,7 +58,7 @@ class Work:
 
 SCALES = {
     "paper": Scale(UNetConfig(image_channels=1, base_channels=64, attention=(2, 6), heads=4, dropout=0.1), side=32),
-    "quick": Scale(UNetConfig(image_channels=1, base_channels=8, attention=(2, 6), heads=4, dropout=0.1), side=8),
+    "quick": Scale(UNetConfig(image_channels=1, base_channels=8, attention=(2, 6), heads=1, dropout=0.1), side=8),
 }
 WORK = {
     ("paper", "cpu"): Work(batch=64, alone=16, steps=1, repeats=3, compared=8),

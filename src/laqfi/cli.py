@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from threadpoolctl import threadpool_limits
 
-from laqfi import io
+from laqfi import io, sources
 from laqfi.device import allow_tf32
 from laqfi.errors import LaqfiError, first_line
 from laqfi.params import versions
@@ -38,6 +38,7 @@ def run(stage: Callable[..., None]) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     arguments = parser.parse_args()
     try:
+        before = io.read_bytes(arguments.params)
         settings = io.read_json(arguments.params)
         versions.check(block(settings, "versions", dict[str, str], arguments.params), arguments.params)
         if "variant" in blocks:
@@ -48,6 +49,7 @@ def run(stage: Callable[..., None]) -> None:
         limit_threads(block(settings, "threads", int, arguments.params))
         allow_tf32(False)
         stage(*given, **{name: getattr(arguments, name) for name in paths})
+        check_unchanged(settings_file=arguments.params, before=before)
     except LaqfiError as error:
         sys.exit(f"error: {error}")
 
@@ -62,6 +64,16 @@ def block(settings: object, name: str, kind: object, path: Path):
         return TypeAdapter(kind, config=config).validate_python(value)
     except ValidationError as error:
         raise LaqfiError(f"{path}: {first_line(error, name)}") from error
+
+
+def check_unchanged(*, settings_file: Path, before: bytes) -> None:
+    """Raises LaqfiError if the code or the settings of this run were changed meanwhile.
+
+    The run then ends as failed, and its outputs stand in no engine's record as made of what there is now.
+    """
+    changed = settings_file if io.read_bytes(settings_file) != before else sources.edited()
+    if changed:
+        raise LaqfiError(f"{changed} was changed while the stage ran by what it held before; run again")
 
 
 def choose(blocks: object, name: str, where: str):

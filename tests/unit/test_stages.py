@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from laqfi import cli, io
+from laqfi import cli, io, sources
 from laqfi.errors import LaqfiError
 from laqfi.params import whole
 from laqfi.params.variant import Variant
@@ -377,6 +377,31 @@ def test_settings_that_do_not_fit_end_in_one_line(tmp_path, monkeypatch, changes
     assert str(end.value).startswith("error: " + message.format(path=path, numpy=np.__version__))
     assert "\n" not in str(end.value)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("edit", ["settings", "code", "nothing", "other code"])
+def test_a_stage_whose_settings_or_code_change_while_it_runs_fails(tmp_path, monkeypatch, edit):
+    """It ran by what was there before; an engine that looks at its inputs afterwards would take it for current."""
+    path, own, other = settings_file(tmp_path), tmp_path / "laqfi.py", tmp_path / "of_no_module.py"
+    own.touch()
+    other.touch()
+    monkeypatch.setitem(sys.modules, "laqfi.made_up", SimpleNamespace(__file__=str(own)))
+    monkeypatch.setattr(sources, "AT_START", sources.AT_START | {file: sources.stamp(file) for file in (own, other)})
+    monkeypatch.setattr(sys, "argv", ["stage", "--params", str(path)])
+    changed = {"settings": path, "code": own, "other code": other}.get(edit)
+
+    def stage(threads: int) -> None:
+        """One that takes its time."""
+        if changed:
+            changed.write_text(changed.read_text() + "\n")
+
+    if edit in ("settings", "code"):
+        with pytest.raises(SystemExit) as end:
+            cli.run(stage)
+        said = f"error: {changed} was changed while the stage ran by what it held before; run again"
+        assert end.value.code == said
+    else:
+        cli.run(stage)
 
 
 def test_an_unknown_variant_is_named(tmp_path):
