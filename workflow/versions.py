@@ -1,6 +1,6 @@
 """Record which versions of the packages that decide results are installed: workflow/versions.yaml, in git.
 
-Every stage depends on them, and refuses to run with others. HiGHS, which solves the integer programs, comes in SciPy.
+Every stage depends on them, and refuses to run with others.
 """
 
 import re

@@ -19,6 +19,10 @@ ROUNDING = 1e-12  # relative, far more than sums over thousands of items are off
 PROVEN = 1e-13  # a choice that comes as near to the lower bound, relatively, is the best one
 
 
+class BudgetTooSmallError(LaqfiError):
+    """No choice fits."""
+
+
 @dataclass(frozen=True, eq=False)
 class Item:
     """The options for which no other is both as small and as cheap, from the smallest to the largest.
@@ -48,15 +52,15 @@ def allocate(costs: list[list[float]], sizes: list[list[int]], budget: int) -> l
     """One option per item so that the summed cost is least and the summed size within `budget`.
 
     costs[i][j], sizes[i][j]: cost and size of option j of item i. Returns the option of every item; of choices that
-    cost the same, one of the smallest size. Raises LaqfiError for costs that are not finite, and, with the smallest
-    feasible budget, if there is no solution.
+    cost the same, one of the smallest size. Raises LaqfiError for costs that are not finite, BudgetTooSmallError, with
+    the smallest feasible budget, if there is no solution.
     """
     total = sum(abs(cost) for options in costs for cost in options)
     if not math.isfinite(total):
         raise LaqfiError(f"the options cost {total} together, allowed is a finite number")
     smallest = sum(map(min, sizes))
     if smallest > budget:
-        raise LaqfiError(f"a budget of {budget} bytes is too small, the smallest feasible is {smallest}")
+        raise BudgetTooSmallError(f"a budget of {budget} bytes is too small, the smallest feasible is {smallest}")
     budget = min(budget, sum(map(max, sizes)))
     worthwhile = [undominated(np.array(of), np.array(some, float)) for of, some in zip(sizes, costs, strict=True)]
     price = price_of_a_byte(worthwhile, budget)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from laqfi.errors import LaqfiError
 from laqfi.params.block import Block, Seed
-from laqfi.quant.allocate import allocate
+from laqfi.quant.allocate import BudgetTooSmallError, allocate
 from laqfi.quant.grid import Format, Search
 from laqfi.quant.tensor import Layout, quantize
 from laqfi.rng import generator
@@ -304,9 +304,9 @@ def budget(
 def widest(options: list[list[Format]], sizes: list[list[int]], limit: int) -> list[int]:
     """The place in `options` of the one integer format that is the largest to fit, for all tensors that may have it.
 
-    Raises LaqfiError, with the smallest feasible size, if none fits, or if `options` holds no integer format.
+    Raises BudgetTooSmallError, with the smallest feasible size, if none fits, LaqfiError if there is no integer format.
     """
-    names = {format.name for some in options for format in some if not format.is_float}
+    names = sorted({format.name for some in options for format in some if not format.is_float})
     feasible = {}
     for name in names:
         places = [next((j for j, one in enumerate(some) if one.name == name), 0) for some in options]
@@ -315,7 +315,7 @@ def widest(options: list[list[Format]], sizes: list[list[int]], limit: int) -> l
         raise LaqfiError("importance: found 'uniform' and no integer format in formats, allowed is at least one")
     fitting = [size for size in feasible if size <= limit]
     if not fitting:
-        raise LaqfiError(
+        raise BudgetTooSmallError(
             f"a budget of {limit} bytes is too small for one format for all, the smallest feasible is {min(feasible)}"
         )
     return feasible[max(fitting)]

@@ -7,12 +7,12 @@ from tqdm import tqdm
 
 from laqfi import cli, io
 from laqfi.device import default_device
-from laqfi.errors import LaqfiError
 from laqfi.params.controls import Budget, Controls
 from laqfi.params.evaluate import Groups
 from laqfi.params.quantize import Quantize
 from laqfi.params.sample import Drawing
 from laqfi.quality import Judge
+from laqfi.quant.allocate import BudgetTooSmallError
 from laqfi.quant.model import unet_of
 from laqfi.quant.policy import Choices, Importance, Target, WeightTensor, budget
 from laqfi.quant.sensitivity import fisher_by_bin, read_curvature, weight_tensors
@@ -70,7 +70,7 @@ def choose(weights: list[WeightTensor], one: Budget, importance: Importance) -> 
     target = Target(ratio=one.ratio)
     try:
         return budget(weights, target=target, formats=FORMATS, importance=importance, rounding="gptq", rest=one.rest)
-    except LaqfiError:
+    except BudgetTooSmallError:
         return None
 
 
