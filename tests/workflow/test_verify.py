@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from stages import Stage
+from tiny import tiny_params
 from verify import verify
 
 FISHER = "src/laqfi/stages/fisher.py"
@@ -56,8 +57,8 @@ def test_the_first_stage_that_differs_is_named(by_dvc, tmp_path):
 )
 def test_what_is_not_published_is_refused(by_dvc, tmp_path, profile, says):
     clone = by_dvc.cloned(tmp_path / "refused")
-    text = (clone.folder / "params.yaml").read_text()
-    (clone.folder / "params.yaml").write_text(text.replace("profiles:\n", "profiles:\n  other: {}\n"))
+    params = tiny_params()
+    clone.write_params(params | {"profiles": params["profiles"] | {"other": params["profiles"]["tiny"]}})
     told = clone.make("verify", f"PROFILE={profile}", check=False)
     assert told.returncode != 0
     assert says in told.stderr
