@@ -50,7 +50,7 @@ test: $(VENV) ## all tests
 	@$(RUN) python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 
 fault-test: $(VENV) ## tests with kill -9, full disks and damaged files, under both engines: some minutes
-	@$(RUN) python -m pytest tests/faults
+	@$(RUN) python -m pytest tests/faults tests/records/test_damaged_record.py tests/records/test_places.py
 
 record-test: $(VENV) ## 1,000 random walks of edits, runs and accidents: no stale file is called current; hours
 	@$(RUN) python -m pytest tests/records/test_records.py --walks 1000 --numprocesses logical --maxprocesses 4

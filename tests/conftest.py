@@ -31,7 +31,7 @@ os.environ |= {
 }
 
 # A cluster, some minutes, an emulator: `make slurm-test`, `make fault-test` and `make portable-test` name them.
-collect_ignore = ["slurm", "faults", "portable"]
+collect_ignore = ["slurm", "faults", "portable", "records/test_damaged_record.py", "records/test_places.py"]
 CLONES = {"by_dvc", "by_snakemake"}
 
 

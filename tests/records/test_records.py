@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline import BLOCKS, PARAMS, SETTINGS, SOURCES, STAGES, Pipeline
 
-STEPS = 7
+STEPS = 5
 MOMENTS = ("before it reads", "before it writes", "between two files", "at its end")
 
 

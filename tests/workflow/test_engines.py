@@ -152,7 +152,7 @@ def test_other_versions_are_said_and_recorded_or_refused(restored, by_snakemake)
 
 
 def test_a_learning_rate_that_dvc_writes_back_as_5e_05_is_a_number(restored):
-    result = restored.call("dvc", "exp", "run", "-S", "profiles.tiny.train.lr=0.00005")
+    result = restored.call("dvc", "exp", "run", "-S", "profiles.tiny.train.lr=0.00005", "train@tiny")
     assert "Running stage 'train@tiny'" in result.stdout
     assert "lr: 5e-05" in (restored.folder / "params.yaml").read_text()
     settings = json.loads((restored.folder / "data/tiny/params.json").read_text())
