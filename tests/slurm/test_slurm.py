@@ -11,7 +11,7 @@ from cluster import processes, wait_until
 from heads import COMMAND, TRAINED, Head
 from tiny import ROOT
 
-ON_THE_HEAD_NODE = {"dataset", "report"}
+ON_THE_HEAD_NODE = {"params", "dataset", "report"}
 
 
 def saved(clone) -> bool:
