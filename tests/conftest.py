@@ -30,7 +30,7 @@ os.environ |= {
     "DVC_SYSTEM_CONFIG_DIR": "/none",
 }
 
-# A cluster, some minutes, an emulator: `make slurm-test`, `make fault-test` and `make portable-test` name them.
+# A cluster, some minutes of faults, an emulator: `make slurm-test`, `make fault-test`, `make portable-test` name them.
 collect_ignore = ["slurm", "faults", "portable", "records/test_damaged_record.py", "records/test_places.py"]
 CLONES = {"by_dvc", "by_snakemake"}
 
