@@ -20,8 +20,8 @@ from dvc.repo import Repo
 
 import record
 import versions
-from stages import load, resolved
-from untold import UNTOLD, tell_dvc
+from stages import load, resolved, write_settings
+from untold import UNTOLD, remember, tell_dvc
 
 LOCK = Path(".dvc/tmp/alone.lock")  # the system lifts it when its process has ended, in whatever way
 OUTPUTS = (Path("data"), Path("reports"))
@@ -76,12 +76,15 @@ def prepare(engine: str) -> int:
         else:
             path.unlink(missing_ok=True)
     versions.refresh()
-    resolved(load()["params"])  # what is wrong with params.yaml is said before anything runs
+    settings = load()["params"]
+    config = resolved(settings)  # what is wrong with params.yaml is said before anything runs
     mended = [line for line in (record.mend(), record.prune()) if line]
     with Repo() as repo:
         doubt(Path(repo.cache.local.path))
     for line in mended:
         print(line, file=sys.stderr)
+    if engine == "snakemake" and write_settings(settings, config):
+        remember()
     if engine == "snakemake" and (mended or UNTOLD.exists()):  # the run may have nothing to do, and tells nothing then
         tell_dvc()
     return descriptor

@@ -90,11 +90,12 @@ def unwritten_settings(stage: Stage, config: dict) -> dict[Path, str]:
     return {path: text for path, text in texts.items() if not path.exists() or path.read_bytes() != text.encode()}
 
 
-def write_settings(stage: Stage, config: dict) -> None:
-    """Not while a run works in this folder: its jobs go on with the settings they were planned by."""
-    if not any(LOCKS.glob("*")):
-        for path, text in unwritten_settings(stage, config).items():
-            write(path, text)
+def write_settings(stage: Stage, config: dict) -> bool:
+    """Whether there were any to write. Not while a run works in this folder: its jobs go on as they were planned."""
+    found = {} if any(LOCKS.glob("*")) else unwritten_settings(stage, config)
+    for path, text in found.items():
+        write(path, text)
+    return bool(found)
 
 
 def write(path: Path, text: str) -> None:

@@ -11,9 +11,13 @@ UNTOLD = Path(".dvc/tmp/untold")
 def run_begins(workflow) -> None:
     """There is nothing to tell of `--touch`, which makes nothing, or of the single jobs that a cluster runs."""
     if workflow.is_main_process and not workflow.touch:
-        with suppress(OSError):
-            UNTOLD.parent.mkdir(exist_ok=True)
-            UNTOLD.touch()
+        remember()
+
+
+def remember() -> None:
+    with suppress(OSError):
+        UNTOLD.parent.mkdir(exist_ok=True)
+        UNTOLD.touch()
 
 
 def run_ended(workflow) -> None:

@@ -211,6 +211,17 @@ def test_an_input_that_was_edited_while_its_job_ran_makes_the_job_run_again(pipe
     check(pipeline)
 
 
+def test_dvc_is_told_of_settings_that_are_as_before_again_though_nothing_is_to_be_done(pipeline):
+    finish(pipeline, "snakemake")
+    plain = pipeline.params
+    edited = pipeline.params
+    edited["variants"]["a"]["x"] = 1
+    pipeline.write_params(edited)
+    assert pipeline.call("snakemake", "--force", "data/p/model.txt").returncode == 0
+    pipeline.write_params(plain)
+    assert "Nothing to be done" in finish(pipeline, "snakemake")
+
+
 def test_dvc_that_is_busy_or_full_does_not_fail_a_run_and_is_told_by_the_next(pipeline):
     pipeline.write(".dvc/config.local", "[cache]\n    dir = /proc/nowhere\n")
     result = pipeline.call("snakemake")
