@@ -25,13 +25,15 @@ from tqdm import tqdm
 
 import memory
 import report
-from laqfi import io
-from laqfi.diffusion import Denoiser, sample
-from laqfi.quant.grid import Format
-from laqfi.quant.model import load_unet, output_axes, stored_bytes
-from laqfi.quant.tensor import Layout, quantize
-from laqfi.rng import generator
-from laqfi.unet import UNet, UNetConfig
+from laqfi.base import files
+from laqfi.base.random import generator
+from laqfi.diffusion.process import Denoiser
+from laqfi.models.unet import UNet, UNetConfig
+from laqfi.quant.rounding import quantize
+from laqfi.sampling.samplers import sample
+from laqfi.storage.formats import Format
+from laqfi.storage.layout import Layout
+from laqfi.storage.model_file import load_unet, output_axes, stored_bytes
 
 FILES = ("float32", "float16", "int8", "int4")  # one model file per format of the matrices
 DIFFUSION = {"timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02}
@@ -121,7 +123,7 @@ def write_files(folder: Path, scale: Scale) -> None:
             formats |= {} if layout.format.is_float else {parameter: layout.to_json()}
         image = [scale.unet.image_channels, scale.side, scale.side]
         metadata = {"unet": scale.unet.to_json(), "diffusion": DIFFUSION, "image": image, "formats": formats}
-        io.write_tensors(folder / f"{name}.safetensors", tensors, metadata)
+        files.write_tensors(folder / f"{name}.safetensors", tensors, metadata)
 
 
 def tensor_bytes(tensor: Tensor) -> int:
@@ -203,7 +205,7 @@ def measure(job: Job) -> dict:
     start = memory.used(device)
     path = job.folder / f"{case.file}.safetensors"
     model, alphas_cumprod, metadata = load_unet(path, device)
-    payload = stored_bytes(io.read_tensors(path)[0], metadata)[0]
+    payload = stored_bytes(files.read_tensors(path)[0], metadata)[0]
     denoiser, remark = model, ""
     if case.quanto:
         remark = pack_with_quanto(model, case.quanto)
@@ -311,9 +313,9 @@ def run(device: str, scales: list[str], out: Path) -> None:
         "run_seconds": time.perf_counter() - started,
         "rows": rows,
     }
-    io.write_json(out / f"{device}.json", results)
-    io.write_text(out / f"{device}.md", report.page(results))
-    io.write_bytes(out / f"{device}.png", report.figure(results))
+    files.write_json(out / f"{device}.json", results)
+    files.write_text(out / f"{device}.md", report.page(results))
+    files.write_bytes(out / f"{device}.png", report.figure(results))
     print(report.page(results))
 
 

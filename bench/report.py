@@ -2,8 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from laqfi.plots import COLOURS, label, render
-from laqfi.tables import as_markdown
+from laqfi.report.plots import COLOURS, label, render
+from laqfi.report.tables import as_markdown
 
 MIB = 2**20
 RESIDENT_LIMIT, TIME_LIMIT = 1.05, 1.3

@@ -8,9 +8,9 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from laqfi.diffusion import linear_alphas_cumprod
+from laqfi.diffusion.process import linear_alphas_cumprod
+from laqfi.models.unet import UNet, UNetConfig
 from laqfi.params.whole import Params
-from laqfi.unet import UNet, UNetConfig
 from tiny import ROOT, tiny_params
 
 # Workers with several threads each wait for each other: PyTorch's, and those of NumPy's linear algebra.

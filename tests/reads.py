@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel
 
-from laqfi.params.block import Block
-from laqfi.params.variant import Variant
+from laqfi.base.block import Block
+from laqfi.quant.params import Variant
 
 
 class Keys(dict):

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from laqfi import io
-from laqfi.errors import LaqfiError, first_line
+from laqfi.base import files
+from laqfi.base.errors import LaqfiError, first_line
 
 Timestep = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
@@ -150,7 +150,7 @@ class Info(Record):
 
 def read(path: Path, record: type[Record]) -> dict:
     """The content of a JSON file as it is. Raises LaqfiError if it is not what `record` says."""
-    content = io.read_json(path)
+    content = files.read_json(path)
     try:
         record.model_validate(content)
     except ValidationError as error:

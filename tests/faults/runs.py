@@ -21,7 +21,7 @@ ENGINES = ("dvc", "snakemake")
 STEPS = 100  # of training: some seconds
 PAUSE = Path(__file__).parent / "pause"
 KINDS = ("outs", "metrics", "plots")  # of files that a stage writes
-TEMPORARY = re.compile(r"\.\w.*\.\w{8}")  # what laqfi.io writes to before the file has its name
+TEMPORARY = re.compile(r"\.\w.*\.\w{8}")  # what laqfi.base.files writes to before the file has its name
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 180) -> None:

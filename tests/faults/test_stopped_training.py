@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from runs import ENGINES, STEPS, Run, finished, forget, make, wait_until
 
-from laqfi import io
+from laqfi.base import files
 
 
 def said(run: Run) -> str:
@@ -42,14 +42,14 @@ def test_training_goes_on_after_sigterm_and_after_kill_9(complete, engine, expec
             re.findall(r"error: train: stopped by SIGTERM after step (\d+); run again", said(run))
         )  # Snakemake shows it again
         assert "Traceback" not in said(run)
-    step = len(io.read_tensors(state(complete))[0]["losses"])
+    step = len(files.read_tensors(state(complete))[0]["losses"])
     assert step == int(stopped)
     assert not (complete.folder / "data/tiny/model.safetensors").exists()
 
     (complete.folder / "data/tiny/logs/train.log").unlink(missing_ok=True)
     with Run(complete, *make(engine)) as run:
         until_step(run, step)
-    assert len(io.read_tensors(state(complete))[0]["losses"]) == step
+    assert len(files.read_tensors(state(complete))[0]["losses"]) == step
 
     with Run(complete, *make(engine)) as run:
         assert run.wait() == 0, run.text

@@ -7,19 +7,21 @@ import laqfi.stages  # noqa: F401  # isort: skip  # sets what it sets before PyT
 import numpy as np
 import torch
 
-from laqfi import metrics, pictures
-from laqfi.classifier import FeatureNet, fit
-from laqfi.diffusion import linear_alphas_cumprod
-from laqfi.fisher import fisher_maps
-from laqfi.params.features import Classifier
-from laqfi.params.train import Train
-from laqfi.quant.allocate import allocate
-from laqfi.quant.curvature import curvatures
-from laqfi.quant.grid import Format
-from laqfi.quant.tensor import Layout, quantize
-from laqfi.rng import generator
-from laqfi.training import Trainer
-from laqfi.unet import UNet, UNetConfig
+from laqfi.base import pictures
+from laqfi.base.random import generator
+from laqfi.diffusion.params import Train
+from laqfi.diffusion.process import linear_alphas_cumprod
+from laqfi.diffusion.training import Trainer
+from laqfi.models.unet import UNet, UNetConfig
+from laqfi.quality import statistics
+from laqfi.quality.classifier import FeatureNet, fit
+from laqfi.quality.params import Classifier
+from laqfi.quant.knapsack import allocate
+from laqfi.quant.rounding import quantize
+from laqfi.sensitivity.curvature import curvatures
+from laqfi.sensitivity.fisher import fisher_maps
+from laqfi.storage.formats import Format
+from laqfi.storage.layout import Layout
 
 
 def digest(*values) -> str:
@@ -57,9 +59,11 @@ def operations() -> dict[str, str]:
     parts, _ = quantize(weight, Layout(Format("int4"), tuple(weight.shape)), "fisher", fisher[name], matrices[name])
     found["GPTQ"] = digest(*parts.values())
     features = random.standard_normal((200, 84)) @ random.standard_normal((84, 84))
-    target = metrics.Reference.of(*metrics.mean_and_covariance(features[:100]))
-    fid = metrics.jackknife_fid(features[100:], target, 4)
-    found["FID"] = digest(fid.value, fid.left_out, metrics.interval([fid]), metrics.kid(features[:100], features[100:]))
+    target = statistics.Reference.of(*statistics.mean_and_covariance(features[:100]))
+    fid = statistics.jackknife_fid(features[100:], target, 4)
+    found["FID"] = digest(
+        fid.value, fid.left_out, statistics.interval([fid]), statistics.kid(features[:100], features[100:])
+    )
     network = FeatureNet(1, 8, 10)
     labels = torch.arange(8)
     fit(network, images, labels, Classifier(network="classifier", epochs=2, batch_size=8, lr=0.002, seed=0))

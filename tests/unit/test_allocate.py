@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laqfi.errors import LaqfiError
-from laqfi.quant.allocate import allocate
+from laqfi.base.errors import LaqfiError
+from laqfi.quant.knapsack import allocate
 
 steady = settings(deadline=None, derandomize=True, max_examples=40)
 

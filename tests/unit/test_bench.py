@@ -11,8 +11,8 @@ from torch import nn
 import bench
 import memory
 import report
-from laqfi.quant.model import load_unet
-from laqfi.unet import UNetConfig
+from laqfi.models.unet import UNetConfig
+from laqfi.storage.model_file import load_unet
 
 ROOT = Path(__file__).parents[2]
 SCALE = bench.Scale(UNetConfig(image_channels=1, base_channels=4, attention=(2, 6), heads=2, dropout=0.1), side=8)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import nn
 
-from laqfi.classifier import FEATURES, FeatureNet, accuracy, fit, shift
-from laqfi.params.features import Classifier
+from laqfi.quality.classifier import FEATURES, FeatureNet, accuracy, fit, shift
+from laqfi.quality.params import Classifier
 
 SETTINGS = Classifier(network="classifier", epochs=8, batch_size=20, lr=0.002, seed=0)
 SHORT = SETTINGS.model_copy(update={"epochs": 1})

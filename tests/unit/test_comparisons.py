@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 
-from laqfi import comparisons, metrics
-from laqfi.tables import rounded
+from laqfi.quality import statistics
+from laqfi.report import comparisons
+from laqfi.report.tables import rounded
 
 SEEDS, GROUPS = 2, 5
 
 
-def jackknifed(shift: float, noise: float = 0.0) -> list[metrics.Jackknifed]:
+def jackknifed(shift: float, noise: float = 0.0) -> list[statistics.Jackknifed]:
     """Runs around 10 + `shift`; `noise` is what does not cancel between two of them."""
     shared, own = np.random.default_rng(0), np.random.default_rng(1)
     return [
-        metrics.Jackknifed(
+        statistics.Jackknifed(
             10 + seed + shift, 10 + seed + shift + shared.normal(size=GROUPS) + noise * own.normal(size=GROUPS)
         )
         for seed in range(SEEDS)
@@ -21,15 +22,15 @@ def jackknifed(shift: float, noise: float = 0.0) -> list[metrics.Jackknifed]:
 
 
 def fid(shift: float, noise: float = 0.0) -> dict:
-    return metrics.as_json(jackknifed(shift, noise))
+    return statistics.as_json(jackknifed(shift, noise))
 
 
 def test_the_paired_difference_is_that_of_the_runs_and_not_of_their_intervals():
     a, b = jackknifed(0.3, 0.1), jackknifed(0.0)
-    mean, low, high = metrics.interval(metrics.paired_difference(a, b))
-    assert comparisons.paired(metrics.as_json(a), metrics.as_json(b)) == {"mean": mean, "low": low, "high": high}
+    mean, low, high = statistics.interval(statistics.paired_difference(a, b))
+    assert comparisons.paired(statistics.as_json(a), statistics.as_json(b)) == {"mean": mean, "low": low, "high": high}
     assert mean == pytest.approx(0.3)
-    assert high - low < metrics.interval(a)[2] - metrics.interval(a)[1]
+    assert high - low < statistics.interval(a)[2] - statistics.interval(a)[1]
 
 
 def choice(policy: str, bits: float | None = None, tensors: bool = True) -> dict:

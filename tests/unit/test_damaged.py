@@ -22,16 +22,19 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from laqfi import features, io, npz, records
-from laqfi.classifier import FeatureNet
-from laqfi.errors import LaqfiError
+from laqfi import records
+from laqfi.base import files, npz
+from laqfi.base.errors import LaqfiError
+from laqfi.models.unet import UNet, UNetConfig
 from laqfi.params.whole import load as load_params
-from laqfi.quant.grid import Format
-from laqfi.quant.model import load_unet, output_axes
+from laqfi.quality import features
+from laqfi.quality.classifier import FeatureNet
+from laqfi.quant.gather import fisher_by_bin, read_curvature
 from laqfi.quant.policy import WeightTensor
-from laqfi.quant.sensitivity import fisher_by_bin, read_curvature
-from laqfi.quant.tensor import Layout, quantize
-from laqfi.unet import UNet, UNetConfig
+from laqfi.quant.rounding import quantize
+from laqfi.storage.formats import Format
+from laqfi.storage.layout import Layout
+from laqfi.storage.model_file import load_unet, output_axes
 from tiny import tiny_params
 
 CPU = torch.device("cpu")
@@ -104,7 +107,7 @@ def weight_tensors() -> list[WeightTensor]:
 
 
 READERS: dict[str, Callable[[Path], object]] = {
-    **{f"{name}.npz": lambda p, names=tuple(arrays): io.read_arrays(p, *names) for name, arrays in ARRAYS.items()},
+    **{f"{name}.npz": lambda p, names=tuple(arrays): files.read_arrays(p, *names) for name, arrays in ARRAYS.items()},
     **{f"{name}.json": lambda p, model=model: records.read(p, model) for name, model in MODELS.items()},
     "features.safetensors": lambda p: features.load(p, CPU),
     "model.safetensors": lambda p: load_unet(p, CPU),
@@ -138,25 +141,25 @@ def whole(tmp_path_factory) -> Path:
     """A folder with one good file of every kind, all of which their readers accept."""
     folder = tmp_path_factory.mktemp("whole")
     torch.manual_seed(0)
-    for name, arrays in ARRAYS.items():
-        io.write_arrays(folder / f"{name}.npz", **arrays)
+    for name, content in ARRAYS.items():
+        files.write_arrays(folder / f"{name}.npz", **content)
     for name, record in RECORDS.items():
-        io.write_json(folder / f"{name}.json", record)
+        files.write_json(folder / f"{name}.json", record)
     unet = UNet(UNetConfig(image_channels=1, base_channels=4, attention=(2,), heads=2, dropout=0.1))
     metadata = {
         "unet": unet.config.to_json(),
         "diffusion": {"timesteps": 100, "beta_start": 0.001, "beta_end": 0.1},
         "image": [1, 8, 8],
     }
-    io.write_tensors(folder / "model.safetensors", unet.state_dict(), metadata)
+    files.write_tensors(folder / "model.safetensors", unet.state_dict(), metadata)
     stored, formats = packed_parts(unet)
-    io.write_tensors(folder / "packed.safetensors", stored, metadata | {"formats": formats})
+    files.write_tensors(folder / "packed.safetensors", stored, metadata | {"formats": formats})
     network = {"network": "classifier", "image": [1, 4], "classes": 2}
-    io.write_tensors(folder / "features.safetensors", FeatureNet(1, 4, 2).state_dict(), network)
+    files.write_tensors(folder / "features.safetensors", FeatureNet(1, 4, 2).state_dict(), network)
     maps = {f"gauss_newton/{edge}/{name}": w / edge for edge in (1, 100) for name, w in WEIGHTS.items()}
-    io.write_tensors(folder / "fisher.safetensors", maps, {"bins": [1, 100], "timesteps": [1, 50]})
+    files.write_tensors(folder / "fisher.safetensors", maps, {"bins": [1, 100], "timesteps": [1, 50]})
     curved = {name: torch.eye(w.numel() // len(w)) for name, w in WEIGHTS.items() if w.dim() > 1}
-    io.write_tensors(folder / "curvature.safetensors", curved)
+    files.write_tensors(folder / "curvature.safetensors", curved)
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
     for name, read in READERS.items():
         read(folder / name)
@@ -264,7 +267,7 @@ def sealed(metadata: object, header: dict | str, data: bytes, length: int = 0) -
     entry = json.dumps("0" * 64 + (metadata if isinstance(metadata, str) else json.dumps(metadata)))
     text = f'{{"__metadata__":{{"laqfi":{entry}}},{entries}}}'.encode()
     payload = (len(text) + length).to_bytes(8, "little") + text + data
-    before, after = payload[: io.DIGEST.start], payload[io.DIGEST.stop :]
+    before, after = payload[: files.DIGEST.start], payload[files.DIGEST.stop :]
     return before + hashlib.sha256(before + after).hexdigest().encode() + after
 
 
@@ -379,36 +382,36 @@ def test_wrong_metadata_is_refused(whole, tmp_path, name):
     ids=str,
 )
 def test_a_format_map_that_does_not_fit_is_refused(whole, tmp_path, change):
-    tensors, metadata = io.read_tensors(whole / "packed.safetensors")
+    tensors, metadata = files.read_tensors(whole / "packed.safetensors")
     assert metadata["formats"]["conv_in.weight"]["shape"] == [4, 1, 3, 3]
     metadata["formats"]["conv_in.weight"] |= change
-    io.write_tensors(tmp_path / "x", tensors, metadata)
+    files.write_tensors(tmp_path / "x", tensors, metadata)
     assert refused(tmp_path / "x", (tmp_path / "x").read_bytes(), READERS["packed.safetensors"])
 
 
 def test_a_format_of_a_foreign_tensor_is_refused(whole, tmp_path):
-    tensors, metadata = io.read_tensors(whole / "packed.safetensors")
+    tensors, metadata = files.read_tensors(whole / "packed.safetensors")
     metadata["formats"]["foreign"] = metadata["formats"]["conv_in.weight"]
-    io.write_tensors(tmp_path / "x", tensors, metadata)
+    files.write_tensors(tmp_path / "x", tensors, metadata)
     with pytest.raises(LaqfiError, match="names 'foreign', which the network does not have"):
         load_unet(tmp_path / "x", CPU)
 
 
 @pytest.mark.parametrize(("part", "value"), [("scale", float("nan")), ("scale", float("inf")), ("zero_point", 8)])
 def test_a_grid_that_is_none_is_refused(whole, tmp_path, part, value):
-    tensors, metadata = io.read_tensors(whole / "packed.safetensors")
+    tensors, metadata = files.read_tensors(whole / "packed.safetensors")
     tensors[f"conv_in.weight.{part}"][1] = value
-    io.write_tensors(tmp_path / "x", tensors, metadata)
+    files.write_tensors(tmp_path / "x", tensors, metadata)
     with pytest.raises(LaqfiError, match=rf"conv_in\.weight\.{part} (holds values that are not finite|is beyond)"):
         load_unet(tmp_path / "x", CPU)
 
 
 def test_negative_fisher_and_curvature_are_refused(tmp_path):
     maps = {f"gauss_newton/1/{name}": -w for name, w in WEIGHTS.items()}
-    io.write_tensors(tmp_path / "f", maps, {"bins": [1]})
+    files.write_tensors(tmp_path / "f", maps, {"bins": [1]})
     with pytest.raises(LaqfiError, match="holds values below 0"):
         fisher_by_bin(tmp_path / "f", WEIGHTS)
-    io.write_tensors(
+    files.write_tensors(
         tmp_path / "c", {name: -torch.eye(w.numel() // len(w)) for name, w in WEIGHTS.items() if w.dim() > 1}
     )
     with pytest.raises(LaqfiError, match="has a diagonal below 0"):
@@ -418,7 +421,7 @@ def test_negative_fisher_and_curvature_are_refused(tmp_path):
 @pytest.mark.parametrize("bins", [None, 3, [], ["1"], [1.0], [True], [0], [7], {"1": 1}], ids=str)
 def test_bins_that_are_no_timesteps_are_refused(tmp_path, bins):
     maps = {f"gauss_newton/1/{name}": w for name, w in WEIGHTS.items()}
-    io.write_tensors(tmp_path / "f", maps, {"bins": bins})
+    files.write_tensors(tmp_path / "f", maps, {"bins": bins})
     with pytest.raises(LaqfiError, match=r"/f: (bins is|holds no Fisher information)"):
         fisher_by_bin(tmp_path / "f", WEIGHTS)
 
@@ -494,13 +497,13 @@ def test_a_small_npz_cannot_ask_for_much_memory(tmp_path):
 
 
 def test_files_beyond_the_limits_are_refused_unread(tmp_path, monkeypatch):
-    for name, limit in (("a.json", io.JSON_LIMIT), ("a.npz", npz.LIMIT)):
+    for name, limit in (("a.json", files.JSON_LIMIT), ("a.npz", npz.LIMIT)):
         with (tmp_path / name).open("wb") as file:
             file.truncate(limit + 1)  # a sparse file, which takes no room
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("read before its size was checked"))
-    for read, name in ((io.read_json, "a.json"), (io.read_text, "a.json"), (io.read_array, "a.npz")):
+    for read, name in ((files.read_json, "a.json"), (files.read_text, "a.json"), (files.read_array, "a.npz")):
         with pytest.raises(LaqfiError, match="bytes, allowed are"):
-            read(tmp_path / name, *(["images"] if read is io.read_array else []))
+            read(tmp_path / name, *(["images"] if read is files.read_array else []))
 
 
 def test_members_of_an_npz_are_never_written_anywhere(tmp_path, monkeypatch):
@@ -511,7 +514,7 @@ def test_members_of_an_npz_are_never_written_anywhere(tmp_path, monkeypatch):
     names = ("../evil.npy", f"{tmp_path}/evil.npy", "images.npy")
     (inner / "samples.npz").write_bytes(archive([(name, payload) for name in names]))
     for name in ("../evil", f"{tmp_path}/evil", "images"):
-        io.read_array(Path("samples.npz"), name)
+        files.read_array(Path("samples.npz"), name)
     assert [p.name for p in tmp_path.rglob("*")] == ["inner", "samples.npz"]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from laqfi import data
-from laqfi.errors import LaqfiError
+from laqfi.base.errors import LaqfiError
+from laqfi.data import datasets
 
 NAMES = [
     "train-images-idx3-ubyte.gz",
@@ -22,15 +22,15 @@ NAMES = [
 @pytest.fixture
 def offline(monkeypatch):
     """No server of the data sets is asked: only a closed port of this machine is."""
-    for source in data.TORCHVISION.values():
+    for source in datasets.TORCHVISION.values():
         monkeypatch.setattr(source, "mirrors", ["http://127.0.0.1:9/"])
-    monkeypatch.delenv(data.MIRROR, raising=False)
+    monkeypatch.delenv(datasets.MIRROR, raising=False)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
 
 
 def test_digits_are_all_there_at_their_own_resolution():
-    arrays = data.load("digits")
+    arrays = datasets.load("digits")
     assert arrays["train_images"].shape == (1437, 1, 8, 8)
     assert arrays["test_images"].shape == (360, 1, 8, 8)
     assert arrays["train_images"].dtype == np.uint8
@@ -40,14 +40,14 @@ def test_digits_are_all_there_at_their_own_resolution():
 
 
 def test_every_digit_is_held_out_in_proportion():
-    counts = np.bincount(data.load("digits")["test_labels"], minlength=10)
+    counts = np.bincount(datasets.load("digits")["test_labels"], minlength=10)
     assert counts.min() >= 34
     assert counts.max() <= 38
 
 
 def test_padding_centres_the_image_on_background():
     image = np.arange(1, 28 * 28 + 1, dtype=np.uint16).reshape(1, 28, 28)
-    padded = data.pad(image)
+    padded = datasets.pad(image)
     assert padded.shape == (1, 1, 32, 32)
     assert (padded[0, 0, 2:30, 2:30] == image[0]).all()
     assert padded.sum() == image.sum()
@@ -63,13 +63,13 @@ def check_mnist(arrays):
 
 
 def test_mnist_comes_from_a_mirror_folder(offline, monkeypatch, mnist_mirror):
-    monkeypatch.setenv(data.MIRROR, str(mnist_mirror))
-    check_mnist(data.load("mnist"))
+    monkeypatch.setenv(datasets.MIRROR, str(mnist_mirror))
+    check_mnist(datasets.load("mnist"))
 
 
 def test_mnist_comes_from_a_mirror_url(offline, monkeypatch, mnist_mirror, serve):
-    monkeypatch.setenv(data.MIRROR, serve(mnist_mirror))
-    check_mnist(data.load("mnist"))
+    monkeypatch.setenv(datasets.MIRROR, serve(mnist_mirror))
+    check_mnist(datasets.load("mnist"))
 
 
 @pytest.fixture
@@ -107,14 +107,14 @@ def small_mnist(offline, monkeypatch, tmp_path):
         content = gzip.compress(head + array.tobytes(), mtime=0)
         (folder / name).write_bytes(content)
         resources.append((name, hashlib.md5(content, usedforsecurity=False).hexdigest()))
-    monkeypatch.setattr(data.TORCHVISION["mnist"], "resources", resources)
+    monkeypatch.setattr(datasets.TORCHVISION["mnist"], "resources", resources)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return folder
 
 
 def check_small_mnist():
-    arrays = data.load("mnist")
+    arrays = datasets.load("mnist")
     assert arrays["train_images"].shape == (5, 1, 32, 32)
     assert arrays["test_labels"].tolist() == [0, 1, 2, 3, 4]
 
@@ -136,7 +136,7 @@ def check_small_mnist():
     ],
 )
 def test_a_mirror_may_be_named_in_any_of_these_ways(small_mnist, monkeypatch, serve, tmp_path, mirror):
-    monkeypatch.setenv(data.MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
+    monkeypatch.setenv(datasets.MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
     check_small_mnist()
 
 
@@ -162,9 +162,9 @@ def test_a_mirror_that_cannot_be_had_is_refused_in_one_line(
     small_mnist, monkeypatch, serve, tmp_path, mirror, complaint
 ):
     named = mirror.format(root=tmp_path, server=serve(tmp_path / "home"))
-    monkeypatch.setenv(data.MIRROR, named)
+    monkeypatch.setenv(datasets.MIRROR, named)
     with pytest.raises(LaqfiError) as error:
-        data.load("mnist")
+        datasets.load("mnist")
     assert complaint in str(error.value)
     assert f"LAQFI_DATA_MIRROR={named!r}" in str(error.value)
     assert "allowed is a folder or" in str(error.value)
@@ -176,9 +176,9 @@ def test_a_mirror_that_cannot_be_had_is_refused_in_one_line(
 def test_a_damaged_file_of_a_mirror_is_refused_in_one_line(small_mnist, monkeypatch, serve, tmp_path, mirror, damage):
     file = small_mnist / NAMES[2]
     file.write_bytes(file.read_bytes()[:-10] if damage is None else damage)
-    monkeypatch.setenv(data.MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
+    monkeypatch.setenv(datasets.MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
     with pytest.raises(LaqfiError, match=rf"{NAMES[2]}: MD5 is|could not be fetched") as error:
-        data.load("mnist")
+        datasets.load("mnist")
     assert "\n" not in str(error.value)
 
 
@@ -210,10 +210,10 @@ def test_a_server_cannot_choose_where_its_files_are_written(offline, monkeypatch
 
     monkeypatch.setattr(SimpleHTTPRequestHandler, "do_GET", answer)
     monkeypatch.setattr(SimpleHTTPRequestHandler, "do_HEAD", answer)
-    monkeypatch.setenv(data.MIRROR, serve(only_folder))
+    monkeypatch.setenv(datasets.MIRROR, serve(only_folder))
     before = sorted(only_folder.parent.rglob("*"))
     with pytest.raises(LaqfiError, match="could not be fetched"):
-        data.load("mnist")
+        datasets.load("mnist")
     assert any("evil" in path for path in asked)
     assert sorted(only_folder.parent.rglob("*")) == before
 
@@ -223,45 +223,45 @@ def test_other_files_of_a_mirror_folder_are_left_alone(offline, monkeypatch, tmp
     mirror.mkdir()
     with tarfile.open(mirror / "evil.tar.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("../../evil"))
-    monkeypatch.setenv(data.MIRROR, str(mirror))
+    monkeypatch.setenv(datasets.MIRROR, str(mirror))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(LaqfiError, match="could not be fetched"):
-        data.load("mnist")
+        datasets.load("mnist")
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
 def test_without_network_and_mirror_the_error_names_the_variable(offline, name):
     with pytest.raises(LaqfiError, match=r"could not be fetched .*set LAQFI_DATA_MIRROR") as error:
-        data.load(name)
+        datasets.load(name)
     assert "\n" not in str(error.value)
     assert NAMES[0] in str(error.value)
 
 
 def test_a_mirror_folder_without_the_files_is_named(offline, monkeypatch, tmp_path):
-    monkeypatch.setenv(data.MIRROR, str(tmp_path))
+    monkeypatch.setenv(datasets.MIRROR, str(tmp_path))
     with pytest.raises(LaqfiError, match=f"could not be fetched .*LAQFI_DATA_MIRROR='{tmp_path}': allowed is"):
-        data.load("mnist")
+        datasets.load("mnist")
 
 
 def test_a_mirror_that_is_no_folder_is_refused(offline, monkeypatch, tmp_path):
-    monkeypatch.setenv(data.MIRROR, str(tmp_path / "gone"))
+    monkeypatch.setenv(datasets.MIRROR, str(tmp_path / "gone"))
     with pytest.raises(LaqfiError, match="gone': no such folder; allowed is a folder or a URL"):
-        data.load("mnist")
+        datasets.load("mnist")
 
 
 def test_a_file_of_another_data_set_fails_its_checksum(offline, monkeypatch, tmp_path):
     for name in NAMES:
         (tmp_path / name).write_bytes(gzip.compress(b"not the images"))
-    monkeypatch.setenv(data.MIRROR, str(tmp_path))
+    monkeypatch.setenv(datasets.MIRROR, str(tmp_path))
     with pytest.raises(LaqfiError, match=r"train-images-idx3-ubyte\.gz: MD5 is .*, allowed is f68b3c2d"):
-        data.load("mnist")
+        datasets.load("mnist")
 
 
 def test_a_truncated_download_fails_its_checksum(offline, monkeypatch, tmp_path, mnist_mirror, serve):
     for name in NAMES:
         shutil.copyfile(mnist_mirror / name, tmp_path / name)
     (tmp_path / NAMES[2]).write_bytes((mnist_mirror / NAMES[2]).read_bytes()[:-100])
-    monkeypatch.setenv(data.MIRROR, serve(tmp_path))
+    monkeypatch.setenv(datasets.MIRROR, serve(tmp_path))
     with pytest.raises(LaqfiError, match="could not be fetched"):
-        data.load("mnist")
+        datasets.load("mnist")

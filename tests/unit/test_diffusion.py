@@ -6,17 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laqfi.diffusion import (
-    add_noise,
-    ddim_step,
-    ddpm_step,
-    from_uint8,
-    linear_alphas_cumprod,
-    predict_x0,
-    sample,
-    spaced_timesteps,
-    to_uint8,
-)
+from laqfi.base.pictures import from_uint8, to_uint8
+from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
+from laqfi.sampling.samplers import ddim_step, ddpm_step, predict_x0, sample, spaced_timesteps
 
 steady = settings(deadline=None, derandomize=True, max_examples=100)
 SCHEDULE = linear_alphas_cumprod(1000, 0.0001, 0.02)

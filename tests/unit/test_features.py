@@ -7,11 +7,11 @@ import pytest
 import torch
 from pytorch_fid.inception import fid_inception_v3
 
-from laqfi import features, io
-from laqfi.classifier import FeatureNet
-from laqfi.errors import LaqfiError
-from laqfi.params.features import Inception
-from laqfi.quality import Judge
+from laqfi.base import files
+from laqfi.base.errors import LaqfiError
+from laqfi.quality.classifier import FeatureNet
+from laqfi.quality.judge import Judge, features
+from laqfi.quality.params import Inception
 from laqfi.stages.features import feature_network
 from laqfi.stages.reference import reference
 
@@ -57,14 +57,14 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
     profile = with_inception(profile, sha256)
     paths = SimpleNamespace(**{name: tmp_path / name for name in ("dataset", "network", "info", "reference", "floor")})
     labels = np.zeros(4, dtype=np.int64)
-    io.write_arrays(
+    files.write_arrays(
         paths.dataset, train_images=images[:4], test_images=images[4:], train_labels=labels, test_labels=labels
     )
     feature_network(profile.dataset, profile.features, images=paths.dataset, network=paths.network, info=paths.info)
-    info = io.read_json(paths.info)
+    info = files.read_json(paths.info)
     assert info["network"] == "inception"
     assert info["accuracy"] is None
-    assert info["sha256"] == io.sha256(paths.network)
+    assert info["sha256"] == files.sha256(paths.network)
 
     extract = features.load(paths.network, CPU)
     found = extract(images[:3])
@@ -80,11 +80,11 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
         out=paths.reference,
         floor=paths.floor,
     )
-    assert io.read_array(paths.reference, "covariance").shape == (2048, 2048)
+    assert files.read_array(paths.reference, "covariance").shape == (2048, 2048)
     judge = Judge(paths.network, paths.reference, profile.evaluate.groups)
     found = judge.against_base(images[None, 4:], images[None, 4:])
     assert found["verdict"] == "identical to FP32"
-    assert found["fid"]["mean"] > 1e-3 * np.trace(io.read_array(paths.reference, "covariance"))
+    assert found["fid"]["mean"] > 1e-3 * np.trace(files.read_array(paths.reference, "covariance"))
     assert found["fid_difference"]["mean"] == 0
 
 
@@ -93,7 +93,7 @@ def test_inception_sees_the_same_as_pytorch_fid(monkeypatch, tmp_path, inception
     monkeypatch.setenv(features.WEIGHTS, str(weights))
     state = features.fetch_inception(sha256, tmp_path)
     path = tmp_path / "features.safetensors"
-    io.write_tensors(path, state, {"network": "inception"})
+    files.write_tensors(path, state, {"network": "inception"})
     network = features.inception_network(torch.load(weights, weights_only=True))
     rgb = torch.from_numpy(images[:2]).expand(-1, 3, -1, -1).float() / 255
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_weights_of_another_network_are_refused(monkeypatch, tmp_path):
     torch.save({"weight": torch.zeros(3)}, path)
     monkeypatch.setenv(features.WEIGHTS, str(path))
     with pytest.raises(LaqfiError, match="not the weights of pytorch-fid's Inception"):
-        features.fetch_inception(io.sha256(path), tmp_path)
+        features.fetch_inception(files.sha256(path), tmp_path)
 
 
 def test_a_missing_weight_file_is_named(monkeypatch, tmp_path):
@@ -142,7 +142,7 @@ def test_without_network_the_error_names_the_variable(monkeypatch, tmp_path):
 
 def test_a_file_of_an_unknown_network_is_refused(tmp_path):
     path = tmp_path / "features.safetensors"
-    io.write_tensors(path, {"w": torch.zeros(1)}, {"network": "vgg"})
+    files.write_tensors(path, {"w": torch.zeros(1)}, {"network": "vgg"})
     with pytest.raises(LaqfiError, match="network is 'vgg', allowed is classifier or inception"):
         features.load(path, CPU)
 
@@ -150,7 +150,7 @@ def test_a_file_of_an_unknown_network_is_refused(tmp_path):
 def test_images_of_another_size_than_the_network_is_for_are_refused(tmp_path):
     path = tmp_path / "features.safetensors"
     metadata = {"network": "classifier", "image": [1, 8], "classes": 2}
-    io.write_tensors(path, FeatureNet(1, 8, 2).state_dict(), metadata)
+    files.write_tensors(path, FeatureNet(1, 8, 2).state_dict(), metadata)
     assert features.load(path, CPU)(np.zeros((2, 1, 8, 8), np.uint8)).shape == (2, 84)
     with pytest.raises(LaqfiError, match=r"is for images \(1, 8, 8\), found \(1, 16, 16\)"):
         features.load(path, CPU)(np.zeros((2, 1, 16, 16), np.uint8))
@@ -158,7 +158,7 @@ def test_images_of_another_size_than_the_network_is_for_are_refused(tmp_path):
 
 def test_a_features_file_of_other_inception_weights_is_refused_in_one_line(tmp_path):
     path = tmp_path / "features.safetensors"
-    io.write_tensors(path, {"weight": torch.zeros(3)}, {"network": "inception"})
+    files.write_tensors(path, {"weight": torch.zeros(3)}, {"network": "inception"})
     with pytest.raises(LaqfiError, match="not the weights of pytorch-fid's Inception") as error:
         features.load(path, CPU)
     assert "\n" not in str(error.value)

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from laqfi.diffusion import add_noise
-from laqfi.fisher import KINDS, LOSSES, fisher_maps, mean_and_error, squared_gradients
-from laqfi.rng import generator
+from laqfi.base.random import generator
+from laqfi.diffusion.process import add_noise
+from laqfi.sensitivity.fisher import KINDS, LOSSES, fisher_maps, mean_and_error, squared_gradients
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laqfi.quant.grid import INTEGERS, Format, as_groups, as_matrix, fit_grid
+from laqfi.quant.grid import fit_grid
+from laqfi.storage.formats import INTEGERS, Format
+from laqfi.storage.layout import as_groups, as_matrix
 
 steady = settings(deadline=None, derandomize=True, max_examples=40)
 cases = pytest.mark.parametrize("symmetric", [True, False])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.torch import load_file, save_file
 
-from laqfi import io
-from laqfi.errors import LaqfiError
+from laqfi.base import files
+from laqfi.base.errors import LaqfiError
 
 steady = settings(deadline=None, derandomize=True, max_examples=50)
 json_values = st.recursive(
@@ -29,9 +29,9 @@ METADATA = {
     "none": None,
 }
 READERS = {
-    "json": io.read_json,
-    "npz": lambda path: io.read_arrays(path, "pixels", "labels"),
-    "safetensors": io.read_tensors,
+    "json": files.read_json,
+    "npz": lambda path: files.read_arrays(path, "pixels", "labels"),
+    "safetensors": files.read_tensors,
 }
 
 
@@ -57,11 +57,11 @@ def some_tensors() -> dict[str, torch.Tensor]:
 
 def write_any(path: Path) -> bytes:
     if path.suffix == ".json":
-        io.write_json(path, METADATA)
+        files.write_json(path, METADATA)
     elif path.suffix == ".npz":
-        io.write_arrays(path, pixels=np.arange(40, dtype=np.uint8).reshape(2, 20), labels=np.linspace(0, 1, 7))
+        files.write_arrays(path, pixels=np.arange(40, dtype=np.uint8).reshape(2, 20), labels=np.linspace(0, 1, 7))
     else:
-        io.write_tensors(path, some_tensors(), METADATA)
+        files.write_tensors(path, some_tensors(), METADATA)
     return path.read_bytes()
 
 
@@ -80,8 +80,8 @@ def says_on_one_line_what_is_wrong_with(path: Path) -> bool:
 @given(value=json_values)
 def test_json_survives_the_round_trip(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "value.json"
-    io.write_json(path, value)
-    assert io.read_json(path) == value
+    files.write_json(path, value)
+    assert files.read_json(path) == value
 
 
 @steady
@@ -90,8 +90,8 @@ def test_json_survives_the_round_trip(tmp_path_factory, value):
 )
 def test_arrays_survive_the_round_trip(tmp_path_factory, array):
     path = tmp_path_factory.mktemp("npz") / "array.npz"
-    io.write_arrays(path, array=array, empty=np.empty((0, 3)))
-    read = io.read_arrays(path, "array", "empty")
+    files.write_arrays(path, array=array, empty=np.empty((0, 3)))
+    read = files.read_arrays(path, "array", "empty")
     assert read["array"].dtype == array.dtype
     np.testing.assert_array_equal(read["array"], array, strict=True)
     assert read["empty"].shape == (0, 3)
@@ -99,8 +99,8 @@ def test_arrays_survive_the_round_trip(tmp_path_factory, array):
 
 def test_tensors_and_metadata_survive_the_round_trip(tmp_path):
     path = tmp_path / "model.safetensors"
-    io.write_tensors(path, some_tensors(), METADATA)
-    tensors, metadata = io.read_tensors(path)
+    files.write_tensors(path, some_tensors(), METADATA)
+    tensors, metadata = files.read_tensors(path)
     assert metadata == METADATA
     assert tensors.keys() == some_tensors().keys()
     for name, tensor in some_tensors().items():
@@ -110,8 +110,8 @@ def test_tensors_and_metadata_survive_the_round_trip(tmp_path):
 def test_tensors_are_written_whatever_their_layout_or_gradient(tmp_path):
     path = tmp_path / "model.safetensors"
     weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
-    io.write_tensors(path, {"turned": weight.T, "column": weight[:, 1]})
-    tensors, metadata = io.read_tensors(path)
+    files.write_tensors(path, {"turned": weight.T, "column": weight[:, 1]})
+    tensors, metadata = files.read_tensors(path)
     assert tensors["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
     assert tensors["column"].tolist() == [1, 4]
     assert metadata == {}
@@ -122,8 +122,8 @@ def test_tensors_of_another_program_have_no_checksum_and_are_refused(tmp_path):
     for entry in (None, {"laqfi": "{}"}, {"laqfi": "0" * 64 + "{}"}, {"other": "{}"}):
         save_file({"weight": torch.ones(2)}, path, entry)
         assert says_on_one_line_what_is_wrong_with(path)
-    io.write_tensors(path, load_file(path))
-    assert io.read_tensors(path)[0]["weight"].tolist() == [1, 1]
+    files.write_tensors(path, load_file(path))
+    assert files.read_tensors(path)[0]["weight"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("suffix", READERS)
@@ -138,37 +138,37 @@ def test_order_of_keys_does_not_change_the_bytes(tmp_path):
         random.Random(seed).shuffle(keys)
         random.Random(seed).shuffle(names)
         metadata, tensors = {key: METADATA[key] for key in keys}, some_tensors()
-        io.write_tensors(tmp_path / "a.safetensors", {name: tensors[name] for name in names}, metadata)
-        io.write_json(tmp_path / "a.json", metadata)
+        files.write_tensors(tmp_path / "a.safetensors", {name: tensors[name] for name in names}, metadata)
+        files.write_json(tmp_path / "a.json", metadata)
         payloads.add((tmp_path / "a.safetensors").read_bytes() + (tmp_path / "a.json").read_bytes())
     assert len(payloads) == 1
 
 
 def test_json_ends_with_a_newline_and_is_sorted(tmp_path):
-    io.write_json(tmp_path / "a.json", {"b": 1, "a": [True, None]})
+    files.write_json(tmp_path / "a.json", {"b": 1, "a": [True, None]})
     text = (tmp_path / "a.json").read_text()
     assert text.endswith("}\n")
     assert text.index('"a"') < text.index('"b"')
 
 
 def test_text_is_written_as_utf8_without_translation(tmp_path):
-    io.write_text(tmp_path / "a.md", "Fréchet −\r\n")
+    files.write_text(tmp_path / "a.md", "Fréchet −\r\n")
     assert (tmp_path / "a.md").read_bytes() == "Fréchet −\r\n".encode()
 
 
 def test_writing_makes_missing_folders(tmp_path):
-    io.write_bytes(tmp_path / "a" / "b" / "c.bin", b"abc")
+    files.write_bytes(tmp_path / "a" / "b" / "c.bin", b"abc")
     assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == b"abc"
 
 
 def test_written_files_are_readable_by_everyone(tmp_path):
-    io.write_bytes(tmp_path / "a.bin", b"abc")
+    files.write_bytes(tmp_path / "a.bin", b"abc")
     assert (tmp_path / "a.bin").stat().st_mode & 0o777 == 0o644
 
 
 def test_writing_replaces_the_whole_old_file(tmp_path):
-    io.write_bytes(tmp_path / "a.bin", b"a long old payload")
-    io.write_bytes(tmp_path / "a.bin", b"new")
+    files.write_bytes(tmp_path / "a.bin", b"a long old payload")
+    files.write_bytes(tmp_path / "a.bin", b"new")
     assert (tmp_path / "a.bin").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
@@ -177,7 +177,7 @@ def test_writing_replaces_the_whole_old_file(tmp_path):
 def test_json_refuses_what_is_no_number_and_keeps_the_old_file(tmp_path, value):
     old = write_any(tmp_path / "a.json")
     with pytest.raises(ValueError, match="JSON compliant"):
-        io.write_json(tmp_path / "a.json", {"fid": value})
+        files.write_json(tmp_path / "a.json", {"fid": value})
     assert (tmp_path / "a.json").read_bytes() == old
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
@@ -185,7 +185,7 @@ def test_json_refuses_what_is_no_number_and_keeps_the_old_file(tmp_path, value):
 def test_object_arrays_are_refused_and_the_old_file_kept(tmp_path):
     old = write_any(tmp_path / "a.npz")
     with pytest.raises(ValueError, match="allow_pickle"):
-        io.write_arrays(tmp_path / "a.npz", things=np.array([{}], dtype=object))
+        files.write_arrays(tmp_path / "a.npz", things=np.array([{}], dtype=object))
     assert (tmp_path / "a.npz").read_bytes() == old
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
@@ -197,14 +197,14 @@ def test_object_arrays_are_refused_and_the_old_file_kept(tmp_path):
 )
 @pytest.mark.parametrize("broken", ["fsync", "fdopen", "replace"])
 def test_interrupted_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, broken, error, raised):
-    io.write_bytes(tmp_path / "a.bin", b"old")
+    files.write_bytes(tmp_path / "a.bin", b"old")
 
     def fail(*args):
         raise error
 
     monkeypatch.setattr(Path if broken == "replace" else os, broken, fail)
     with pytest.raises(raised, match="No space left on device" if raised is LaqfiError else None):
-        io.write_bytes(tmp_path / "a.bin", b"new")
+        files.write_bytes(tmp_path / "a.bin", b"new")
     assert (tmp_path / "a.bin").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
@@ -261,25 +261,25 @@ def test_plain_pickle_is_refused_unopened(tmp_path):
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):
-    io.write_bytes(tmp_path / "a.bin", b"abc")
-    assert io.sha256(tmp_path / "a.bin") == hashlib.sha256(b"abc").hexdigest()
+    files.write_bytes(tmp_path / "a.bin", b"abc")
+    assert files.sha256(tmp_path / "a.bin") == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_sha256_of_a_missing_file_names_it(tmp_path):
     with pytest.raises(LaqfiError, match=r"missing\.bin: cannot be read"):
-        io.sha256(tmp_path / "missing.bin")
+        files.sha256(tmp_path / "missing.bin")
 
 
 @steady
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_npz_with_a_flipped_bit_is_named_or_reads_the_same(tmp_path_factory, place, bit):
     path = tmp_path_factory.mktemp("flip") / "flipped.npz"
-    io.write_arrays(path, pixels=np.arange(40, dtype=np.uint8))
+    files.write_arrays(path, pixels=np.arange(40, dtype=np.uint8))
     payload = bytearray(path.read_bytes())
     payload[place % len(payload)] ^= 1 << bit
     path.write_bytes(payload)
     try:
-        same = np.array_equal(io.read_array(path, "pixels"), np.arange(40))
+        same = np.array_equal(files.read_array(path, "pixels"), np.arange(40))
     except LaqfiError:
         same = False
     assert same or says_on_one_line_what_is_wrong_with(path)

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from laqfi.quant.grid import Format
-from laqfi.quant.layers import StoredLayer, output_axis, store_layers
-from laqfi.quant.tensor import Layout, dequantize, quantize
+from laqfi.quant.rounding import quantize
+from laqfi.storage.formats import Format
+from laqfi.storage.layout import Layout, dequantize
+from laqfi.storage.modules import StoredLayer, output_axis, store_layers
 
 FORMATS = [
     Format("int3"),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy import stats
 
-from laqfi.metrics import (
+from laqfi.quality.statistics import (
     FID_BANDS,
     Jackknifed,
     Reference,

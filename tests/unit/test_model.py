@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from laqfi import io
-from laqfi.errors import LaqfiError
-from laqfi.quant.grid import Format
-from laqfi.quant.model import is_quantizable, load_unet, output_axes, stored_bytes
-from laqfi.quant.tensor import Layout, quantize
-from laqfi.unet import UNet
+from laqfi.base import files
+from laqfi.base.errors import LaqfiError
+from laqfi.models.unet import UNet
+from laqfi.quant.rounding import quantize
+from laqfi.storage.formats import Format
+from laqfi.storage.layout import Layout
+from laqfi.storage.model_file import is_quantizable, load_unet, output_axes, stored_bytes
 
 CPU = torch.device("cpu")
 
@@ -22,7 +23,7 @@ def saved(unet, tmp_path):
 
     def write(tensors=None, **changes):
         path = tmp_path / "model.safetensors"
-        io.write_tensors(path, unet.state_dict() | (tensors or {}), metadata | changes)
+        files.write_tensors(path, unet.state_dict() | (tensors or {}), metadata | changes)
         return path
 
     return write
@@ -62,7 +63,7 @@ def packed(unet, saved):
         path = saved()
         stored, described, _ = pack_unet(unet, formats)
         damage(stored, described)
-        io.write_tensors(path, stored, io.read_tensors(path)[1] | {"formats": described})
+        files.write_tensors(path, stored, files.read_tensors(path)[1] | {"formats": described})
         return path
 
     return write
@@ -155,7 +156,7 @@ def test_size_is_the_size_of_the_file_within_its_header(saved, kind, packed):
         "float16": lambda: saved({"conv_in.weight": torch.zeros(4, 1, 3, 3).half()}),
         "int4": packed,
     }[kind]()
-    size, _ = stored_bytes(*io.read_tensors(path))
+    size, _ = stored_bytes(*files.read_tensors(path))
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8
     assert path.stat().st_size == header + size
 
@@ -179,9 +180,9 @@ def test_a_file_that_is_no_such_model_is_refused_by_name(saved, changes, message
 
 def test_a_missing_tensor_is_refused_by_name(unet, saved):
     path = saved()
-    tensors, metadata = io.read_tensors(path)
+    tensors, metadata = files.read_tensors(path)
     del tensors["conv_out.bias"]
-    io.write_tensors(path, tensors, metadata)
+    files.write_tensors(path, tensors, metadata)
     with pytest.raises(LaqfiError, match=r"conv_out\.bias is neither among the tensors nor in the format map"):
         load_unet(path, CPU)
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from laqfi import io
-from laqfi.diffusion import add_noise
-from laqfi.errors import LaqfiError
-from laqfi.fisher import fisher_maps
-from laqfi.quant.account import predicted_change
-from laqfi.quant.curvature import curvatures
-from laqfi.quant.own import load_model, quantize_model, save_model
-from laqfi.quant.store import stored_size
+from laqfi.api import load_model, quantize_model, save_model
+from laqfi.base import files
+from laqfi.base.errors import LaqfiError
+from laqfi.diffusion.process import add_noise
+from laqfi.quant.apply import stored_size
+from laqfi.quant.prediction import predicted_change
+from laqfi.sensitivity.curvature import curvatures
+from laqfi.sensitivity.fisher import fisher_maps
 
 FORMATS = ["int2", "int3", "int4", "int6", "int8", "float16"]
 
@@ -123,6 +123,6 @@ def test_a_file_of_another_network_is_refused(model, fisher, tmp_path):
 
 def test_a_layer_that_cannot_be_stored_is_named(tmp_path):
     model = nn.Sequential(nn.BatchNorm2d(2))
-    io.write_tensors(tmp_path / "own.safetensors", dict(model.named_parameters()))
+    files.write_tensors(tmp_path / "own.safetensors", dict(model.named_parameters()))
     with pytest.raises(TypeError, match="0: a BatchNorm2d cannot be stored"):
         load_model(model, tmp_path / "own.safetensors")

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laqfi.quant.pack import pack, packed_bytes, unpack
+from laqfi.storage.pack import pack, packed_bytes, unpack
 
 WIDTHS = range(1, 9)
 

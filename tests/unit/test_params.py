@@ -5,9 +5,10 @@ import re
 import pytest
 import yaml
 
-from laqfi import data
-from laqfi.errors import LaqfiError
-from laqfi.params import versions, whole
+from laqfi.base import versions
+from laqfi.base.errors import LaqfiError
+from laqfi.data import datasets
+from laqfi.params import whole
 from laqfi.params.whole import load
 from tiny import ROOT, TINY, tiny_params
 
@@ -215,7 +216,7 @@ def test_resolved_settings_hold_every_default_and_nothing_of_other_profiles(tmp_
 
 
 def test_the_numbers_of_images_are_those_of_the_data():
-    digits = data.load("digits")
+    digits = datasets.load("digits")
     assert whole.IMAGES["digits"] == (len(digits["train_images"]), len(digits["test_images"]))
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from laqfi.pictures import SEAM, png, sheet
+from laqfi.base.pictures import SEAM, png, sheet
 
 
 def random_images(*shape: int) -> np.ndarray:

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from laqfi.errors import LaqfiError
-from laqfi.quant.grid import Format
+from laqfi.base.errors import LaqfiError
+from laqfi.quant.apply import Storage, stored_size
 from laqfi.quant.policy import POLICIES, Choice, WeightTensor, bind
-from laqfi.quant.store import Storage, stored_size
-from laqfi.quant.tensor import quantize
+from laqfi.quant.rounding import quantize
+from laqfi.storage.formats import Format
 
 TENSORS = [
     WeightTensor("a1", 1, 1.0),

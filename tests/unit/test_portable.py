@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from laqfi.errors import LaqfiError
-from laqfi.portable import NEEDED, SETTINGS, UNSET, processor_flags, settle
+from laqfi.base.errors import LaqfiError
+from laqfi.base.portable import NEEDED, SETTINGS, UNSET, processor_flags, settle
 from portable.processors import PROCESSORS, needs_emulator, python_on
 from tiny import ROOT
 
@@ -68,7 +68,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 def test_a_user_s_import_leaves_their_process_alone():
-    code = "import os; before = dict(os.environ); import laqfi, laqfi.quant.own; assert os.environ == before"
+    code = "import os; before = dict(os.environ); import laqfi, laqfi.api; assert os.environ == before"
     assert python("-c", code).returncode == 0
 
 

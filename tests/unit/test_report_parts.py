@@ -11,9 +11,9 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from laqfi import page, plots, tables
-from laqfi.errors import LaqfiError
-from laqfi.params.sample import Described
+from laqfi.base.errors import LaqfiError
+from laqfi.report import page, plots, tables
+from laqfi.sampling.params import Described
 
 
 def evaluation(mib: float, fid: float, noise: float, psnr: float | None, verdict: str) -> dict:

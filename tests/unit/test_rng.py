@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laqfi.rng import NoiseStreams, derive_seed, generator
+from laqfi.base.random import NoiseStreams, derive_seed, generator
 
 steady = settings(deadline=None, derandomize=True, max_examples=50)
 parts = st.lists(st.integers(-(2**40), 2**40) | st.text(max_size=5), max_size=4).map(tuple)
@@ -35,7 +35,7 @@ def test_seeds_tell_numbers_from_words_and_where_one_part_ends():
 
 
 def test_seeds_are_the_same_in_another_process():
-    code = "from laqfi.rng import derive_seed; print(derive_seed('train', 0, 'step'))"
+    code = "from laqfi.base.random import derive_seed; print(derive_seed('train', 0, 'step'))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(other) == derive_seed("train", 0, "step")
 

@@ -5,15 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from laqfi.diffusion import add_noise, ddim_step, error_gains, linear_alphas_cumprod, spaced_timesteps
-from laqfi.fisher import bin_weights
-from laqfi.quant.account import bits_over_bound, predicted_change
-from laqfi.quant.allocate import water_filling_bits
-from laqfi.quant.curvature import curvatures, patches
+from laqfi.base.random import generator
+from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
+from laqfi.quant.gather import bin_weights
 from laqfi.quant.gptq import gptq
-from laqfi.quant.grid import Format
-from laqfi.quant.tensor import Layout, quantize
-from laqfi.rng import generator
+from laqfi.quant.prediction import bits_over_bound, predicted_change, water_filling_bits
+from laqfi.quant.rounding import quantize
+from laqfi.sampling.samplers import ddim_step, error_gains, spaced_timesteps
+from laqfi.sensitivity.curvature import curvatures, patches
+from laqfi.storage.formats import Format
+from laqfi.storage.layout import Layout
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from laqfi import cli, io, sources
-from laqfi.errors import LaqfiError
+from laqfi.base import files, sources
+from laqfi.base.errors import LaqfiError
 from laqfi.params import whole
-from laqfi.params.variant import Variant
-from laqfi.quant.model import load_unet
+from laqfi.quant.params import Variant
+from laqfi.stages import command
 from laqfi.stages.controls import controls
 from laqfi.stages.curvature import curvature
 from laqfi.stages.dataset import dataset
@@ -24,6 +24,7 @@ from laqfi.stages.reference import reference
 from laqfi.stages.report import report
 from laqfi.stages.sample import sample
 from laqfi.stages.train import fingerprint, train
+from laqfi.storage.model_file import load_unet
 from tiny import tiny_params
 
 VERSIONS = {"numpy": np.__version__}
@@ -144,8 +145,8 @@ def test_a_second_run_writes_the_same_bytes(done, tmp_path):
 
 def test_the_stored_tensors_really_have_the_dtype_the_choices_say(done):
     for name in ("threshold", "ratio"):
-        tensors, _ = io.read_tensors(stored(done, name))
-        choices = io.read_json(done.root / f"choices/{name}.json")["tensors"]
+        tensors, _ = files.read_tensors(stored(done, name))
+        choices = files.read_json(done.root / f"choices/{name}.json")["tensors"]
         assert {choice["format"] for choice in choices.values()} == {"float16", "float32"}
         for tensor_name, choice in choices.items():
             assert tensors[tensor_name].dtype == getattr(torch, choice["format"])
@@ -161,37 +162,37 @@ def test_float32_may_be_among_the_formats_of_a_budget(done, tmp_path):
     )
     for variant, kinds in ((small, {"int4", "int8", "float32", "float16"}), (large, {"float32", "float16"})):
         quantize_variant(done, variant, tmp_path / "stored", tmp_path / "choices")
-        found = io.read_json(tmp_path / "choices")
+        found = files.read_json(tmp_path / "choices")
         assert {one["format"] for one in found["tensors"].values()} <= kinds
         assert (found["bits_per_weight"] is None) == (variant is large)
         load_unet(tmp_path / "stored", torch.device("cpu"))
 
 
 def test_scores_are_the_table_normalised_by_its_largest(done):
-    table = io.read_json(done.table)
+    table = files.read_json(done.table)
     column = [rows["mean"][0] for rows in table["empirical"]["tensors"].values()]
-    scores = [c["score"] for c in io.read_json(done.root / "choices/threshold.json")["tensors"].values()]
+    scores = [c["score"] for c in files.read_json(done.root / "choices/threshold.json")["tensors"].values()]
     np.testing.assert_allclose(sorted(scores), sorted(np.array(column) / max(column)))
     assert max(scores) == 1
 
 
 def test_the_stored_quantized_file_is_what_samples(done, tmp_path):
     """Break one stored tensor and the images change."""
-    tensors, metadata = io.read_tensors(stored(done, "threshold"))
+    tensors, metadata = files.read_tensors(stored(done, "threshold"))
     name = "layers.4.block1.conv1.weight"
     assert tensors[name].dtype == torch.float16
     tensors[name] = tensors[name].flip(0)
     broken = tmp_path / "broken.safetensors"
-    io.write_tensors(broken, tensors, metadata)
+    files.write_tensors(broken, tensors, metadata)
     draw(done.profile.sample, broken, tmp_path / "broken.npz", tmp_path / "broken.png")
-    before = io.read_array(done.root / "sample/threshold.npz", "images")
-    assert not np.array_equal(before, io.read_array(tmp_path / "broken.npz", "images"))
+    before = files.read_array(done.root / "sample/threshold.npz", "images")
+    assert not np.array_equal(before, files.read_array(tmp_path / "broken.npz", "images"))
 
 
 def test_images_do_not_depend_on_the_batch_size(done, tmp_path):
     settings = done.profile.sample.model_copy(update={"batch_size": 33})
     draw(settings, stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
-    a, b = (io.read_array(p, "images").astype(int) for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
+    a, b = (files.read_array(p, "images").astype(int) for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
     assert abs(a - b).max() <= 1  # float32 sums in another order may round a pixel to its neighbour
     assert (a != b).mean() < 0.001
 
@@ -199,17 +200,17 @@ def test_images_do_not_depend_on_the_batch_size(done, tmp_path):
 def test_ancestral_sampling_draws_other_images_from_the_same_start(done, tmp_path):
     settings = done.profile.sample.model_copy(update={"sampler": "ddpm"})
     draw(settings, stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
-    a, b = (io.read_array(p, "images") for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
+    a, b = (files.read_array(p, "images") for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
     assert a.shape == b.shape == (2, 100, 1, 8, 8)
     assert not np.array_equal(a, b)
 
 
 def test_fp32_is_the_trained_model_and_identical_to_itself(done):
-    trained, _ = io.read_tensors(done.model)
-    kept, _ = io.read_tensors(stored(done, "fp32"))
+    trained, _ = files.read_tensors(done.model)
+    kept, _ = files.read_tensors(stored(done, "fp32"))
     assert trained.keys() == kept.keys()
     assert all(torch.equal(trained[name], kept[name]) for name in trained)
-    found = io.read_json(done.root / "evaluate/fp32.json")
+    found = files.read_json(done.root / "evaluate/fp32.json")
     assert found["verdict"] == "identical to FP32"
     assert found["psnr"] is None
     assert found["reduction"] == 0
@@ -217,8 +218,8 @@ def test_fp32_is_the_trained_model_and_identical_to_itself(done):
 
 
 def test_a_quantized_variant_is_smaller_and_close(done):
-    found = io.read_json(done.root / "evaluate/ratio.json")
-    tensors, _ = io.read_tensors(stored(done, "ratio"))
+    found = files.read_json(done.root / "evaluate/ratio.json")
+    tensors, _ = files.read_tensors(stored(done, "ratio"))
     assert found["bytes"] == sum(t.numel() * t.element_size() for t in tensors.values())
     assert sum(found["parameters"].values()) == sum(t.numel() for t in tensors.values())
     assert 0 < found["reduction"] < 0.5
@@ -236,14 +237,14 @@ def test_the_report_walks_the_variants_in_params_and_not_the_folder(done, tmp_pa
     fewer = {name: variant for name, variant in done.params.variants.items() if name != "ratio"}
     write_report(done, fewer, tmp_path)
     assert (done.root / "evaluate/ratio.json").exists()
-    assert list(io.read_json(tmp_path / "metrics.json")["variants"]) == ["budget", "fp32", "threshold"]
+    assert list(files.read_json(tmp_path / "metrics.json")["variants"]) == ["budget", "fp32", "threshold"]
     assert "ratio" not in (tmp_path / "summary.md").read_text()
 
 
 def test_fisher_of_another_model_is_refused(done, tmp_path):
-    table = io.read_json(done.table)
+    table = files.read_json(done.table)
     table["empirical"]["tensors"]["layers.9.weight"] = {"mean": [1.0] * 3, "standard_error": [0.0] * 3}
-    io.write_json(tmp_path / "table.json", table)
+    files.write_json(tmp_path / "table.json", table)
     with pytest.raises(LaqfiError, match=r"only one of them holds layers\.9\.weight"):
         quantize_variant(
             done, done.params.variants["ratio"], tmp_path / "out", tmp_path / "choices", tmp_path / "table.json"
@@ -261,12 +262,12 @@ def test_fisher_of_another_model_is_refused(done, tmp_path):
     ],
 )
 def test_samples_of_another_run_are_refused(done, tmp_path, change, message):
-    images = io.read_array(done.root / "sample/fp32.npz", "images")
+    images = files.read_array(done.root / "sample/fp32.npz", "images")
     other = SimpleNamespace(**vars(done) | {"root": tmp_path})
     for name in ("ratio", "fp32"):
-        io.write_bytes(stored(other, name), stored(done, name).read_bytes())
-    io.write_arrays(tmp_path / "sample/fp32.npz", images=images)
-    io.write_arrays(tmp_path / "sample/ratio.npz", images=change(images))
+        files.write_bytes(stored(other, name), stored(done, name).read_bytes())
+    files.write_arrays(tmp_path / "sample/fp32.npz", images=images)
+    files.write_arrays(tmp_path / "sample/ratio.npz", images=change(images))
     with pytest.raises(LaqfiError, match=rf"sample/ratio\.npz: .*{message}"):
         evaluate_variant(other, "ratio")
     assert not (tmp_path / "evaluate").exists()
@@ -274,7 +275,9 @@ def test_samples_of_another_run_are_refused(done, tmp_path, change, message):
 
 def test_the_reference_of_another_network_is_refused(done, tmp_path):
     other = SimpleNamespace(**vars(done) | {"reference": tmp_path / "reference.npz"})
-    io.write_arrays(other.reference, mean=np.zeros(5), covariance=np.eye(5), kid_features=np.ones((3, 5), np.float32))
+    files.write_arrays(
+        other.reference, mean=np.zeros(5), covariance=np.eye(5), kid_features=np.ones((3, 5), np.float32)
+    )
     with pytest.raises(LaqfiError, match=r"reference\.npz: has 5 features, allowed are the 84 of"):
         evaluate_variant(other, "ratio")
 
@@ -282,9 +285,9 @@ def test_the_reference_of_another_network_is_refused(done, tmp_path):
 @pytest.mark.parametrize("label", [-1, 1000, 10**12])
 def test_labels_of_no_class_are_refused(done, tmp_path, label):
     names = ("train_images", "train_labels", "test_images", "test_labels")
-    arrays = io.read_arrays(done.dataset, *names)
+    arrays = files.read_arrays(done.dataset, *names)
     arrays["train_labels"][3] = label
-    io.write_arrays(tmp_path / "dataset.npz", **arrays)
+    files.write_arrays(tmp_path / "dataset.npz", **arrays)
     with pytest.raises(LaqfiError, match=r"dataset\.npz: train_labels holds .*, allowed is 0 to 999"):
         feature_network(
             done.profile.dataset,
@@ -296,9 +299,9 @@ def test_labels_of_no_class_are_refused(done, tmp_path, label):
 
 
 def test_a_missing_curvature_is_refused_rather_than_rounded_to_nearest(done, tmp_path):
-    curved, _ = io.read_tensors(done.curvature)
+    curved, _ = files.read_tensors(done.curvature)
     del curved["conv_in.weight"]
-    io.write_tensors(tmp_path / "curvature", curved)
+    files.write_tensors(tmp_path / "curvature", curved)
     other = SimpleNamespace(**vars(done) | {"curvature": tmp_path / "curvature"})
     with pytest.raises(LaqfiError, match=r"curvature: conv_in\.weight is None, allowed is"):
         quantize_variant(other, done.params.variants["budget"], tmp_path / "out", tmp_path / "choices")
@@ -306,8 +309,8 @@ def test_a_missing_curvature_is_refused_rather_than_rounded_to_nearest(done, tmp
 
 
 def test_a_table_without_the_timestep_is_refused(done, tmp_path):
-    table = io.read_json(done.table)
-    io.write_json(tmp_path / "table.json", table | {"timesteps": [2, 50, 100]})
+    table = files.read_json(done.table)
+    files.write_json(tmp_path / "table.json", table | {"timesteps": [2, 50, 100]})
     with pytest.raises(LaqfiError, match=r"table\.json: holds the timesteps \[2, 50, 100\], not 1"):
         quantize_variant(
             done, done.params.variants["ratio"], tmp_path / "out", tmp_path / "choices", tmp_path / "table.json"
@@ -317,14 +320,14 @@ def test_a_table_without_the_timestep_is_refused(done, tmp_path):
 def test_all_variants_of_a_model_of_zeros_without_fisher_information_are_zeros(done, tmp_path):
     other = SimpleNamespace(**vars(done))
     for name in ("model", "fisher", "curvature"):
-        tensors, metadata = io.read_tensors(getattr(done, name))
+        tensors, metadata = files.read_tensors(getattr(done, name))
         setattr(other, name, tmp_path / name)
-        io.write_tensors(tmp_path / name, {key: torch.zeros_like(t) for key, t in tensors.items()}, metadata)
-    table = io.read_json(done.table)
+        files.write_tensors(tmp_path / name, {key: torch.zeros_like(t) for key, t in tensors.items()}, metadata)
+    table = files.read_json(done.table)
     for kind in ("empirical", "gauss_newton"):
         for rows in table[kind]["tensors"].values():
             rows["mean"] = [0.0] * 3
-    io.write_json(tmp_path / "table.json", table)
+    files.write_json(tmp_path / "table.json", table)
     for name, variant in done.params.variants.items():
         quantize_variant(other, variant, tmp_path / "out", tmp_path / "choices", tmp_path / "table.json")
         unet, _, _ = load_unet(tmp_path / "out", torch.device("cpu"))
@@ -334,11 +337,11 @@ def test_all_variants_of_a_model_of_zeros_without_fisher_information_are_zeros(d
 def settings_file(folder, **changes):
     """What the stage `params` makes of the tiny profile, with other keys or values."""
     params = whole.Params.model_validate(tiny_params())
-    io.write_json(folder / "params.json", whole.resolve(params, "tiny", VERSIONS) | changes)
+    files.write_json(folder / "params.json", whole.resolve(params, "tiny", VERSIONS) | changes)
     return folder / "params.json"
 
 
-def command(stage, params, *arguments):
+def called(stage, params, *arguments):
     call = [sys.executable, "-m", f"laqfi.stages.{stage}", "--params", params, *arguments]
     return subprocess.run([str(part) for part in call], capture_output=True, text=True, check=False)
 
@@ -349,7 +352,7 @@ def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, d
     payload = done.model.read_bytes()
     if damage != "missing":
         model.write_bytes(payload[:-1000] if damage == "truncated" else b"PK\x03\x04" + payload)
-    result = command("sample", params, "--model", model, "--out", out, "--sheet", tmp_path / "x.png")
+    result = called("sample", params, "--model", model, "--out", out, "--sheet", tmp_path / "x.png")
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {model}: ")
     assert result.stderr.count("\n") == 1
@@ -373,7 +376,7 @@ def test_settings_that_do_not_fit_end_in_one_line(tmp_path, monkeypatch, changes
     path, out = settings_file(tmp_path, **changes), tmp_path / "dataset.npz"
     monkeypatch.setattr(sys, "argv", ["dataset", "--params", str(path), "--out", str(out)])
     with pytest.raises(SystemExit) as end:
-        cli.run(dataset)
+        command.run(dataset)
     assert str(end.value).startswith("error: " + message.format(path=path, numpy=np.__version__))
     assert "\n" not in str(end.value)
     assert not out.exists()
@@ -397,17 +400,17 @@ def test_a_stage_whose_settings_or_code_change_while_it_runs_fails(tmp_path, mon
 
     if edit in ("settings", "code"):
         with pytest.raises(SystemExit) as end:
-            cli.run(stage)
+            command.run(stage)
         said = f"error: {changed} was changed while the stage ran by what it held before; run again"
         assert end.value.code == said
     else:
-        cli.run(stage)
+        command.run(stage)
 
 
 def test_an_unknown_variant_is_named(tmp_path):
     flags = ("--model", "--table", "--fisher", "--curvature", "--out", "--choices")
     paths = [word for flag in flags for word in (flag, tmp_path / "x")]
-    result = command("quantize", settings_file(tmp_path), "--variant", "raito", *paths)
+    result = called("quantize", settings_file(tmp_path), "--variant", "raito", *paths)
     assert "variants: found no 'raito', allowed is one of ['budget', 'fp32', 'ratio', 'threshold']" in result.stderr
 
 

@@ -5,9 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laqfi.errors import LaqfiError
-from laqfi.quant.grid import FLOATS, INTEGERS, Format, fit_grid
-from laqfi.quant.tensor import Layout, dequantize, quantize
+from laqfi.base.errors import LaqfiError
+from laqfi.quant.grid import fit_grid
+from laqfi.quant.rounding import quantize
+from laqfi.storage.formats import FLOATS, INTEGERS, Format
+from laqfi.storage.layout import Layout, dequantize
 
 steady = settings(deadline=None, derandomize=True, max_examples=60)
 SHAPES = {"conv": ((6, 4, 3, 3), 0), "transposed": ((4, 6, 4, 4), 1), "linear": ((6, 10), 0)}

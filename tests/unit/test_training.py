@@ -4,10 +4,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from laqfi.errors import LaqfiError
-from laqfi.params.train import Train
-from laqfi.training import Trainer, batch_indices, learning_rate, train
-from laqfi.unet import UNet, UNetConfig
+from laqfi.base.errors import LaqfiError
+from laqfi.diffusion.params import Train
+from laqfi.diffusion.training import Trainer, batch_indices, learning_rate, train
+from laqfi.models.unet import UNet, UNetConfig
 
 SETTINGS = Train(steps=80, batch_size=4, lr=0.01, warmup=10, ema=0.9, grad_clip=1.0, seed=0)
 DIGITS = torch.tensor(load_digits().images[:50, None] / 8 - 1, dtype=torch.float32)

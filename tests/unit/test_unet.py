@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from laqfi.unet import Attention, ResidualBlock, TimeEmbedding, UNet, UNetConfig, group_norm, layer_of
+from laqfi.models.unet import Attention, ResidualBlock, TimeEmbedding, UNet, UNetConfig, group_norm, layer_of
 
 steady = settings(deadline=None, derandomize=True, max_examples=25)
 PAPER = UNetConfig(image_channels=1, base_channels=64, attention=(2, 6), heads=8, dropout=0.1)

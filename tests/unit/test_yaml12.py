@@ -6,7 +6,7 @@ import time
 import pytest
 from ruamel.yaml import YAML
 
-from laqfi.errors import LaqfiError
+from laqfi.base.errors import LaqfiError
 from laqfi.params.yaml12 import read
 
 

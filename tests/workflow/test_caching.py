@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 import versions
-from laqfi.errors import LaqfiError
+from laqfi.base.errors import LaqfiError
 from laqfi.params import whole
 from tiny import leaves, tiny_params
 
 SETTINGS = "data/tiny/params.json"
-FOR_USERS = {"src/laqfi/quant/own.py"}  # to be imported by other programs, by no stage
+FOR_USERS = {"src/laqfi/api.py"}  # to be imported by other programs, by no stage
 COMMENT = {".py": "\n# edited\n", ".j2": "\n{# edited #}\n"}
 WORDS = ["mnist", "gauss_newton", "ddim", "ddpm", "int5", "nearest", "threshold", "budget", "fp32"]
 

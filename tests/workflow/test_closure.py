@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
-DATA_FILES = {"laqfi/page.py": ["laqfi/report.html.j2"]}  # read at run time by the module
+DATA_FILES = {"laqfi/report/page.py": ["laqfi/report/page.html.j2"]}  # read at run time by the module
 
 
 def files_of(module: str) -> list[Path]:
@@ -88,8 +88,8 @@ def test_src_imports_no_engine_and_workflow_imports_no_src():
 def test_the_closure_follows_indirect_imports_and_packages():
     found = closure("laqfi.stages.fisher")
     assert "src/laqfi/__init__.py" in found
-    assert "src/laqfi/errors.py" in found  # through laqfi.io
-    assert "src/laqfi/plots.py" not in found
+    assert "src/laqfi/base/errors.py" in found  # through laqfi.base.files
+    assert "src/laqfi/report/plots.py" not in found
 
 
 def fix() -> None:

@@ -72,7 +72,7 @@ def test_snakemake_reruns_the_same_for_a_variants_parameter(by_snakemake):
 
 def test_the_reports_code_reruns_the_report_only(restored, by_snakemake):
     for clone in (restored, by_snakemake):
-        with (clone.folder / "src/laqfi/page.py").open("a") as file:
+        with (clone.folder / "src/laqfi/report/page.py").open("a") as file:
             file.write("\n# edited\n")
     assert by_snakemake.planned() == {"report@tiny"}
     assert restored.repro() == {"report@tiny"}

@@ -14,8 +14,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from laqfi import cli
 from laqfi.quant import policy
+from laqfi.stages import command
 from reads import Reads
 from tiny import leaves, tiny_params
 
@@ -28,7 +28,7 @@ def jobs(by_dvc) -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def recorded(by_dvc, jobs, tmp_path_factory) -> dict[str, Reads]:
     """What every job read, run in a copy of the clone."""
-    clone, block, threads = by_dvc.copy(tmp_path_factory.mktemp("reads")), cli.block, torch.get_num_threads()
+    clone, block, threads = by_dvc.copy(tmp_path_factory.mktemp("reads")), command.block, torch.get_num_threads()
     by_job = {}
 
     def recording(reads: Reads, variant: str):
@@ -45,7 +45,7 @@ def recorded(by_dvc, jobs, tmp_path_factory) -> dict[str, Reads]:
             continue
         with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
             reads = by_job[name] = Reads(patch)
-            patch.setattr(cli, "block", recording(reads, name.rpartition("-")[2]))
+            patch.setattr(command, "block", recording(reads, name.rpartition("-")[2]))
             patch.setattr(sys, "argv", [module, *arguments])
             patch.chdir(clone.folder)
             runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -32,7 +32,7 @@ def module_of(name: str) -> str:
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_asks_for_one_gpu_if_its_stage_takes_the_default_device(name):
     """Itself or through what it calls: DVC lets every stage have the GPU of its machine, so a rule has to as well."""
-    takes_it = ("laqfi.device", "default_device") in PACKAGE.may_call(module_of(name))
+    takes_it = ("laqfi.base.device", "default_device") in PACKAGE.may_call(module_of(name))
     assert re.findall(r"gpu=(\d+)", RULES[name]) == (["1"] if takes_it else [])
 
 

@@ -7,22 +7,17 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from laqfi.errors import LaqfiError, first_line
+from laqfi.base.block import Block, Name
+from laqfi.base.errors import LaqfiError, first_line
+from laqfi.data.params import Dataset
+from laqfi.diffusion.params import Diffusion, Train
+from laqfi.models.unet_params import Unet
 from laqfi.params import yaml12
-from laqfi.params.block import Block, Name
-from laqfi.params.controls import Controls
-from laqfi.params.curvature import Curvature
-from laqfi.params.dataset import Dataset
-from laqfi.params.diffusion import Diffusion
-from laqfi.params.evaluate import Evaluate
-from laqfi.params.features import Features
-from laqfi.params.fisher import Fisher
-from laqfi.params.quantize import Quantize
-from laqfi.params.sample import Sample
-from laqfi.params.train import Train
-from laqfi.params.unet import Unet
-from laqfi.params.variant import Variant
+from laqfi.quality.params import Evaluate, Features
 from laqfi.quant import policy
+from laqfi.quant.params import Controls, Quantize, Variant
+from laqfi.sampling.params import Sample
+from laqfi.sensitivity.params import Curvature, Fisher
 
 # Training and test images. Not in the block's own file: they decide what may run, not what it computes.
 IMAGES = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from laqfi import io
-from laqfi.errors import LaqfiError
+from laqfi.base import files
+from laqfi.base.errors import LaqfiError
 
 LIMIT = 256 << 10  # bytes of a file
 VALUES = 20_000  # in a file, counted wherever an alias or a merge key repeats them
@@ -56,7 +56,7 @@ def read(path: Path):
     Raises LaqfiError, in one line with the key or the line, for what is no such file: other encodings than UTF-8, keys
     that are no text or there twice, more than VALUES values once aliases are written out.
     """
-    payload = io.read_bytes(path, LIMIT)
+    payload = files.read_bytes(path, LIMIT)
     if payload.startswith(b"\xef\xbb\xbf"):
         raise LaqfiError(f"{path}: begins with a byte order mark, allowed is UTF-8 without one")
     try:

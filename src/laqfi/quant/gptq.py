@@ -1,4 +1,4 @@
-"""Rounding that compensates: GPTQ (Frantar et al. 2023), on the curvature of `laqfi.quant.curvature`."""
+"""Rounding that compensates: GPTQ (Frantar et al. 2023), on the curvature of `laqfi.sensitivity.curvature`."""
 
 import torch
 from torch import Tensor

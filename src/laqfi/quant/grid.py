@@ -1,8 +1,4 @@
-"""Number formats: what a weight may be rounded to, and the search for the scale of an integer grid.
-
-A weight tensor is seen as a matrix [output channels, weights of one channel]. A scale (and a zero point) belongs to
-a group: some weights of one channel, a whole channel, or the whole tensor.
-"""
+"""The search for the scale (and zero point) of an integer grid, and the nearest codes on it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,42 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-FLOATS = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float8_e4m3fn": torch.float8_e4m3fn,
-}
-INTEGERS = {f"int{bits}": bits for bits in range(2, 9)}
+from laqfi.storage.formats import Format
+
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3)
 
 Search = Literal["max", "mse", "fisher"]
-WHOLE_CHANNEL, WHOLE_TENSOR = 0, -1
-
-
-@dataclass(frozen=True)
-class Format:
-    """A float format by its dtype's name, or int2 to int8.
-
-    `group_size` weights of a channel share a scale; 0 means the whole channel, -1 the whole tensor. A symmetric grid
-    has the fixed zero point 2**(bits - 1) and a signed scale, which puts its one extra level on the side that needs it.
-    """
-
-    name: str
-    symmetric: bool = True
-    group_size: int = WHOLE_CHANNEL
-
-    @property
-    def is_float(self) -> bool:
-        return self.name in FLOATS
-
-    @property
-    def bits(self) -> int:
-        return FLOATS[self.name].itemsize * 8 if self.is_float else INTEGERS[self.name]
-
-    @property
-    def levels(self) -> int:
-        return 1 << self.bits
 
 
 @dataclass(frozen=True)
@@ -58,19 +23,6 @@ class Codes:
 
     def values(self) -> Tensor:
         return self.scale * (self.codes - self.zero_point)
-
-
-def as_groups(matrix: Tensor, group_size: int) -> Tensor:
-    """[rows, columns] as [groups, weights of one group]; the last group of a row is filled up with zeros."""
-    if group_size == WHOLE_TENSOR:
-        return matrix.reshape(1, -1)
-    size = group_size or matrix.shape[1]
-    return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % size)).reshape(-1, size)
-
-
-def as_matrix(groups: Tensor, rows: int, columns: int) -> Tensor:
-    """The inverse of `as_groups`."""
-    return groups.reshape(rows, -1)[:, :columns]
 
 
 def round_to_grid(groups: Tensor, scale: Tensor, zero_point: Tensor, levels: int) -> Codes:

@@ -17,12 +17,14 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, Field, create_model, model_validator
 from torch import Tensor
 
-from laqfi.errors import LaqfiError
-from laqfi.params.block import Block, Seed
-from laqfi.quant.allocate import BudgetTooSmallError, allocate
-from laqfi.quant.grid import Format, Search
-from laqfi.quant.tensor import Layout, quantize
-from laqfi.rng import generator
+from laqfi.base.block import Block, Seed
+from laqfi.base.errors import LaqfiError
+from laqfi.base.random import generator
+from laqfi.quant.grid import Search
+from laqfi.quant.knapsack import BudgetTooSmallError, allocate
+from laqfi.quant.rounding import quantize
+from laqfi.storage.formats import Format
+from laqfi.storage.layout import Layout
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Storage = Literal["float32", "float16", "bfloat16", "float8_e4m3fn"]

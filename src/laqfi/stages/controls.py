@@ -5,19 +5,19 @@ from typing import get_args
 
 from tqdm import tqdm
 
-from laqfi import cli, io
-from laqfi.device import default_device
-from laqfi.params.controls import Budget, Controls
-from laqfi.params.evaluate import Groups
-from laqfi.params.quantize import Quantize
-from laqfi.params.sample import Drawing
-from laqfi.quality import Judge
-from laqfi.quant.allocate import BudgetTooSmallError
-from laqfi.quant.model import unet_of
+from laqfi.base import files
+from laqfi.base.device import default_device
+from laqfi.quality.judge import Judge
+from laqfi.quality.params import Groups
+from laqfi.quant.apply import Storage, as_file, stored_size
+from laqfi.quant.gather import fisher_by_bin, read_curvature, weight_tensors
+from laqfi.quant.knapsack import BudgetTooSmallError
+from laqfi.quant.params import Budget, Controls, Quantize
 from laqfi.quant.policy import Choices, Importance, Target, WeightTensor, budget
-from laqfi.quant.sensitivity import fisher_by_bin, read_curvature, weight_tensors
-from laqfi.quant.store import Storage, as_file, stored_size
-from laqfi.sampling import draw_images
+from laqfi.sampling.drawing import draw_images
+from laqfi.sampling.params import Drawing
+from laqfi.stages import command
+from laqfi.storage.model_file import unet_of
 
 FORMATS = ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "float16"]
 
@@ -41,10 +41,10 @@ def controls(
 
     All are drawn from stored tensors, on the noise of the first images of FP32's samples.
     """
-    tensors, metadata = io.read_tensors(model)
+    tensors, metadata = files.read_tensors(model)
     weights = weight_tensors(quantize, sample, model, table, fisher_by_bin(fisher, tensors))
     storage = Storage(weights, read_curvature(curvature, weights))
-    base_images = io.read_array(base_samples, "images")[:, : controls.images]
+    base_images = files.read_array(base_samples, "images")[:, : controls.images]
     judge = Judge(network, reference, evaluate.groups)
 
     def measure(one: Budget, importance: Importance) -> dict | None:
@@ -62,7 +62,7 @@ def controls(
         {"ratio": one.ratio, "importance": importance, "found": measure(one, importance)}
         for one, importance in tqdm(points, "controls")
     ]
-    io.write_json(out, {"images": controls.images, "seeds": sample.seeds, "rows": rows})
+    files.write_json(out, {"images": controls.images, "seeds": sample.seeds, "rows": rows})
 
 
 def choose(weights: list[WeightTensor], one: Budget, importance: Importance) -> Choices | None:
@@ -75,4 +75,4 @@ def choose(weights: list[WeightTensor], one: Budget, importance: Importance) -> 
 
 
 if __name__ == "__main__":
-    cli.run(controls)
+    command.run(controls)

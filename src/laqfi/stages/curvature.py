@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from laqfi import cli, io
-from laqfi.device import default_device
-from laqfi.diffusion import from_uint8
-from laqfi.params.curvature import Curvature
-from laqfi.quant.curvature import curvatures
-from laqfi.quant.model import load_unet
-from laqfi.rng import generator
+from laqfi.base import files
+from laqfi.base.device import default_device
+from laqfi.base.pictures import from_uint8
+from laqfi.base.random import generator
+from laqfi.sensitivity.curvature import curvatures
+from laqfi.sensitivity.params import Curvature
+from laqfi.stages import command
+from laqfi.storage.model_file import load_unet
 
 
 def curvature(curvature: Curvature, *, dataset: Path, model: Path, out: Path) -> None:
     """Write one matrix [columns, columns] per convolution and linear weight."""
-    images = io.read_array(dataset, "train_images")
+    images = files.read_array(dataset, "train_images")
     chosen = generator("curvature", curvature.seed).permutation(len(images))[: curvature.images]
     unet, alphas_cumprod, _ = load_unet(model, default_device())
     matrices = curvatures(
@@ -24,8 +25,8 @@ def curvature(curvature: Curvature, *, dataset: Path, model: Path, out: Path) ->
         chunk=curvature.chunk,
         seed=curvature.seed,
     )
-    io.write_tensors(out, matrices)
+    files.write_tensors(out, matrices)
 
 
 if __name__ == "__main__":
-    cli.run(curvature)
+    command.run(curvature)

@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from laqfi import cli, data, io
-from laqfi.params.dataset import Dataset
+from laqfi.base import files
+from laqfi.data import datasets
+from laqfi.data.params import Dataset
+from laqfi.stages import command
 
 
 def dataset(dataset: Dataset, *, out: Path) -> None:
     """Write training and test images and labels as one npz."""
-    io.write_arrays(out, **data.load(dataset.name))
+    files.write_arrays(out, **datasets.load(dataset.name))
 
 
 if __name__ == "__main__":
-    cli.run(dataset)
+    command.run(dataset)

@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from laqfi import cli, io, metrics
-from laqfi.device import default_device
-from laqfi.diffusion import from_uint8, noise_error
-from laqfi.errors import LaqfiError
-from laqfi.params.evaluate import Evaluate
-from laqfi.params.sample import Drawn
-from laqfi.quality import Judge
-from laqfi.quant.model import load_unet, stored_bytes
+from laqfi.base import files
+from laqfi.base.device import default_device
+from laqfi.base.errors import LaqfiError
+from laqfi.base.pictures import from_uint8
+from laqfi.diffusion.process import noise_error
+from laqfi.quality.judge import Judge, statistics
+from laqfi.quality.params import Evaluate
+from laqfi.sampling.params import Drawn
+from laqfi.stages import command
+from laqfi.storage.model_file import load_unet, stored_bytes
 
 
 def evaluate(
@@ -26,9 +28,9 @@ def evaluate(
     out: Path,
 ) -> None:
     """Write size, FID with its interval and its paired difference, KID, PSNR and noise error as JSON."""
-    held_out = io.read_array(dataset, "test_images")[: evaluate.noise_images]
+    held_out = files.read_array(dataset, "test_images")[: evaluate.noise_images]
     draws = sample.images_of(model.stem)
-    drawn, base_drawn = (io.read_arrays(path, *draws) for path in (samples, base_samples))
+    drawn, base_drawn = (files.read_arrays(path, *draws) for path in (samples, base_samples))
     for path, found in ((base_samples, base_drawn), (samples, drawn)):
         for name, images in draws.items():
             wanted = (len(sample.seeds), images, *base_drawn["images"].shape[2:])
@@ -38,8 +40,8 @@ def evaluate(
                 )
     (unet, alphas_cumprod, _), (base, _, _) = (load_unet(path, default_device()) for path in (model, base_model))
     noise_mse = noise_error(unet, base, from_uint8(held_out), alphas_cumprod, evaluate.noise_timesteps, evaluate.seed)
-    size, dtypes = stored_bytes(*io.read_tensors(model))
-    base_size, _ = stored_bytes(*io.read_tensors(base_model))
+    size, dtypes = stored_bytes(*files.read_tensors(model))
+    base_size, _ = stored_bytes(*files.read_tensors(base_model))
     judge = Judge(network, reference, evaluate.groups)
     quality = {name: judge.against_base(drawn[name], base_drawn[name]) for name in draws}
     summary = {
@@ -47,15 +49,15 @@ def evaluate(
         "file_bytes": model.stat().st_size,
         "parameters": dtypes,
         "reduction": 1 - size / base_size,
-        "size_band": metrics.size_band(1 - size / base_size),
+        "size_band": statistics.size_band(1 - size / base_size),
         "seeds": sample.seeds,
         "images": sample.images,
         "noise_mse": {str(timestep): value for timestep, value in noise_mse.items()},
     }
     summary |= quality.pop("images")
     again = {name: found | {"images": draws[name]} for name, found in quality.items()}
-    io.write_json(out, summary | ({"headline": again} if again else {}))
+    files.write_json(out, summary | ({"headline": again} if again else {}))
 
 
 if __name__ == "__main__":
-    cli.run(evaluate)
+    command.run(evaluate)

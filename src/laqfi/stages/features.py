@@ -5,22 +5,23 @@ from pathlib import Path
 
 import torch
 
-from laqfi import cli, io
-from laqfi import features as networks
-from laqfi.classifier import FeatureNet, accuracy, fit
-from laqfi.device import default_device
-from laqfi.diffusion import from_uint8
-from laqfi.errors import LaqfiError
-from laqfi.params.dataset import Dataset
-from laqfi.params.features import Classifier, Features
-from laqfi.rng import derive_seed
+from laqfi.base import files
+from laqfi.base.device import default_device
+from laqfi.base.errors import LaqfiError
+from laqfi.base.pictures import from_uint8
+from laqfi.base.random import derive_seed
+from laqfi.data.params import Dataset
+from laqfi.quality import features as networks
+from laqfi.quality.classifier import FeatureNet, accuracy, fit
+from laqfi.quality.params import Classifier, Features
+from laqfi.stages import command
 
 CLASSES = 1000  # more than any data set here: a wrong label must not ask for a huge layer
 
 
 def feature_network(dataset: Dataset, features: Features, *, images: Path, network: Path, info: Path) -> None:
     """Write the network as safetensors, and its held-out accuracy and SHA-256 as JSON."""
-    arrays = io.read_arrays(images, "train_images", "train_labels", "test_images", "test_labels")
+    arrays = files.read_arrays(images, "train_images", "train_labels", "test_images", "test_labels")
     for part in ("train", "test"):
         labels = arrays[f"{part}_labels"]
         if labels.min() < 0 or labels.max() >= CLASSES:
@@ -32,10 +33,10 @@ def feature_network(dataset: Dataset, features: Features, *, images: Path, netwo
         with tempfile.TemporaryDirectory() as folder:
             state = networks.fetch_inception(features.sha256, Path(folder))
         metadata, held_out = {"network": "inception"}, None
-    io.write_tensors(network, state, metadata)
+    files.write_tensors(network, state, metadata)
     counts = {"train": len(arrays["train_images"]), "test": len(arrays["test_images"])}
     summary = {"network": features.network, "dataset": dataset.name, "images": counts}
-    io.write_json(info, summary | {"accuracy": held_out, "sha256": io.sha256(network)})
+    files.write_json(info, summary | {"accuracy": held_out, "sha256": files.sha256(network)})
 
 
 def trained_classifier(settings: Classifier, arrays: dict) -> tuple[dict, dict, float]:
@@ -52,4 +53,4 @@ def trained_classifier(settings: Classifier, arrays: dict) -> tuple[dict, dict, 
 
 
 if __name__ == "__main__":
-    cli.run(feature_network)
+    command.run(feature_network)

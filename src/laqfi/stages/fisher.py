@@ -4,19 +4,20 @@ from pathlib import Path
 
 import torch
 
-from laqfi import cli, io
-from laqfi.device import default_device
-from laqfi.diffusion import from_uint8
-from laqfi.fisher import FisherMap, fisher_maps, mean_and_error
-from laqfi.params.fisher import Fisher
-from laqfi.quant.model import is_quantizable, load_unet
-from laqfi.rng import generator
-from laqfi.unet import UNet, layer_of
+from laqfi.base import files
+from laqfi.base.device import default_device
+from laqfi.base.pictures import from_uint8
+from laqfi.base.random import generator
+from laqfi.models.unet import UNet, layer_of
+from laqfi.sensitivity.fisher import FisherMap, fisher_maps, mean_and_error
+from laqfi.sensitivity.params import Fisher
+from laqfi.stages import command
+from laqfi.storage.model_file import is_quantizable, load_unet
 
 
 def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path) -> None:
     """Write the per-weight maps like a checkpoint (`kind/bin/name`), and the table of means as JSON."""
-    images = from_uint8(io.read_array(dataset, "train_images"))
+    images = from_uint8(files.read_array(dataset, "train_images"))
     unet, alphas_cumprod, _ = load_unet(model, default_device())
     chosen = torch.from_numpy(generator("fisher", fisher.seed).permutation(len(images))[: fisher.images])
     maps = fisher_maps(
@@ -34,8 +35,8 @@ def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path
         for edge, tensors in fisher_map.per_weight.items()
         for name, tensor in tensors.items()
     }
-    io.write_tensors(out, per_weight, {"timesteps": fisher.timesteps, "bins": fisher.bins})
-    io.write_json(table, summarise(unet, maps) | {"images": len(chosen), "timesteps": fisher.timesteps})
+    files.write_tensors(out, per_weight, {"timesteps": fisher.timesteps, "bins": fisher.bins})
+    files.write_json(table, summarise(unet, maps) | {"images": len(chosen), "timesteps": fisher.timesteps})
 
 
 def summarise(unet: UNet, maps: dict[str, FisherMap]) -> dict:
@@ -60,4 +61,4 @@ def as_lists(per_sample: torch.Tensor) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    cli.run(fisher)
+    command.run(fisher)

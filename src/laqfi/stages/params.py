@@ -5,9 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from laqfi import io
-from laqfi.errors import LaqfiError
-from laqfi.params import versions, whole
+from laqfi.base import files, versions
+from laqfi.base.errors import LaqfiError
+from laqfi.params import whole
 
 
 def params(params: Path, recorded: Path, profile: str | None, out: Path | None) -> None:
@@ -23,7 +23,7 @@ def params(params: Path, recorded: Path, profile: str | None, out: Path | None) 
         plan = {"active": found.active, "variants": list(found.variants), "profiles": resolved}
         print(json.dumps(plan, sort_keys=True))
     elif profile in resolved:
-        io.write_json(out, resolved[profile])
+        files.write_json(out, resolved[profile])
     else:
         raise LaqfiError(f"{params}: profiles: found no {profile!r}, allowed is one of {sorted(resolved)}")
 

@@ -3,15 +3,15 @@
 import math
 from pathlib import Path
 
-from laqfi import cli, io
-from laqfi.errors import LaqfiError
-from laqfi.params.quantize import Quantize
-from laqfi.params.sampler import Sampler
-from laqfi.params.variant import Variant
-from laqfi.quant.account import bits_over_bound, predicted_change
+from laqfi.base import files
+from laqfi.base.errors import LaqfiError
+from laqfi.quant.apply import Storage, Stored, as_file
+from laqfi.quant.gather import fisher_by_bin, read_curvature, weight_tensors
+from laqfi.quant.params import Quantize, Variant
 from laqfi.quant.policy import Choice, WeightTensor, bind
-from laqfi.quant.sensitivity import fisher_by_bin, read_curvature, weight_tensors
-from laqfi.quant.store import Storage, Stored, as_file
+from laqfi.quant.prediction import bits_over_bound, predicted_change
+from laqfi.sampling.params import Sampler
+from laqfi.stages import command
 
 
 def quantize(
@@ -27,7 +27,7 @@ def quantize(
     choices: Path,
 ) -> None:
     """Write the tensors in the formats chosen, and beside them which tensor got what and why."""
-    tensors, metadata = io.read_tensors(model)
+    tensors, metadata = files.read_tensors(model)
     maps = fisher_by_bin(fisher, tensors)
     weights = weight_tensors(quantize, sample, model, table, maps)
     chosen = bind(variant.policy, variant.model_extra)(weights)
@@ -35,7 +35,7 @@ def quantize(
         stored = Storage(weights, read_curvature(curvature, weights)).store_all(chosen)
     except LaqfiError as error:
         raise LaqfiError(f"{model}: {error}") from error
-    io.write_tensors(out, *as_file(stored, metadata))
+    files.write_tensors(out, *as_file(stored, metadata))
     deltas = {name: one.delta for name, one in stored.items()}
     layouts = {name: one.layout for name, one in stored.items()}
     pixels = math.prod(metadata["image"])
@@ -47,7 +47,7 @@ def quantize(
         "predicted_noise_mse": {edge: predicted_change(deltas, of_bin) / pixels for edge, of_bin in maps.items()},
         "bits_per_weight": bits_over_bound(layouts, {t.name: t.weight for t in weights}, deltas, uniform),
     }
-    io.write_json(choices, report)
+    files.write_json(choices, report)
 
 
 def reason(choice: Choice, t: WeightTensor, stored: Stored) -> dict:
@@ -64,4 +64,4 @@ def reason(choice: Choice, t: WeightTensor, stored: Stored) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(quantize)
+    command.run(quantize)

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
-from laqfi import cli, comparisons, io, plots, records, tables
-from laqfi.page import render
-from laqfi.params.quantize import Quantize
-from laqfi.params.sample import Described
+from laqfi import records
+from laqfi.base import files
+from laqfi.quant.params import Quantize
+from laqfi.report import comparisons, plots, tables
+from laqfi.report.page import render
+from laqfi.sampling.params import Described
+from laqfi.stages import command
 
 
 def report(
@@ -34,7 +37,7 @@ def report(
     real_floor, fisher = records.read(floor, records.Floor), records.read(table, records.FisherTable)
     compared = records.read(controls, records.Controls)
     numbers = tables.metrics(evaluations, formats, real_floor, compared)
-    io.write_json(metrics, numbers | comparisons.as_metrics(evaluations, formats, compared))
+    files.write_json(metrics, numbers | comparisons.as_metrics(evaluations, formats, compared))
     rows = tables.summary(evaluations)
     found = {
         "Every variant": rows,
@@ -46,13 +49,13 @@ def report(
         ),
         "Fisher information by layer, over the largest": comparisons.layer_rows(fisher),
     }
-    io.write_text(summary, tables.as_csv(rows))
-    io.write_text(markdown, tables.summary_markdown(found))
+    files.write_text(summary, tables.as_csv(rows))
+    files.write_text(markdown, tables.summary_markdown(found))
 
-    images = {"real": io.read_array(dataset, "train_images")}
-    images |= {name: io.read_array(samples / f"{name}.npz", "images")[0] for name in order}
+    images = {"real": files.read_array(dataset, "train_images")}
+    images |= {name: files.read_array(samples / f"{name}.npz", "images")[0] for name in order}
     drawn = {
-        "loss": plots.loss_curve(io.read_text(loss)),
+        "loss": plots.loss_curve(files.read_text(loss)),
         "fisher_timesteps": plots.fisher_by_timestep(fisher, "empirical"),
         "fisher_timesteps_gauss_newton": plots.fisher_by_timestep(fisher, "gauss_newton"),
         "fisher_tensors": plots.fisher_by_tensor(fisher, quantize.fisher, quantize.timestep),
@@ -67,10 +70,10 @@ def report(
         "samples": plots.sample_sheets(images),
     }
     for name, payload in drawn.items():
-        io.write_bytes(figures / f"{name}.png", payload)
+        files.write_bytes(figures / f"{name}.png", payload)
     facts = tables.facts(sample, records.read(info, records.Info), real_floor, evaluations["fp32"])
-    io.write_text(page, render(facts, found, drawn))
+    files.write_text(page, render(facts, found, drawn))
 
 
 if __name__ == "__main__":
-    cli.run(report)
+    command.run(report)

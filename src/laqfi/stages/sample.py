@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from laqfi import cli, io, pictures
-from laqfi.device import default_device
-from laqfi.params.sample import Sample
-from laqfi.quant.model import load_unet
-from laqfi.sampling import draw_images
+from laqfi.base import files, pictures
+from laqfi.base.device import default_device
+from laqfi.sampling.drawing import draw_images
+from laqfi.sampling.params import Sample
+from laqfi.stages import command
+from laqfi.storage.model_file import load_unet
 
 SHEET = 100  # images in the picture, ten to a row
 
@@ -17,9 +18,9 @@ def sample(sample: Sample, *, model: Path, out: Path, sheet: Path) -> None:
     draws = {"images": sample, **sample.headlines_of(model.stem)}
     shape = tuple(metadata["image"])
     drawn = {name: draw_images(unet, alphas_cumprod, shape, how, how.images) for name, how in draws.items()}
-    io.write_arrays(out, **drawn)
-    io.write_bytes(sheet, pictures.png(pictures.sheet(drawn["images"][0][:SHEET], min(10, sample.images))))
+    files.write_arrays(out, **drawn)
+    files.write_bytes(sheet, pictures.png(pictures.sheet(drawn["images"][0][:SHEET], min(10, sample.images))))
 
 
 if __name__ == "__main__":
-    cli.run(sample)
+    command.run(sample)

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import torch
 
-from laqfi import cli, io
-from laqfi.device import default_device
-from laqfi.diffusion import from_uint8, linear_alphas_cumprod
-from laqfi.params.block import Block
-from laqfi.params.diffusion import Diffusion
-from laqfi.params.train import Train
-from laqfi.params.unet import Unet
-from laqfi.rng import derive_seed
-from laqfi.training import Trainer
-from laqfi.training import train as run_training
-from laqfi.unet import UNet, UNetConfig
+from laqfi.base import files
+from laqfi.base.block import Block
+from laqfi.base.device import default_device
+from laqfi.base.pictures import from_uint8
+from laqfi.base.random import derive_seed
+from laqfi.diffusion.params import Diffusion, Train
+from laqfi.diffusion.process import linear_alphas_cumprod
+from laqfi.diffusion.training import Trainer
+from laqfi.diffusion.training import train as run_training
+from laqfi.models.unet import UNet, UNetConfig
+from laqfi.models.unet_params import Unet
+from laqfi.stages import command
 
 POINTS = 200  # of the loss curve
 
@@ -36,7 +37,7 @@ def train(
     loss: Path,
 ) -> None:
     """Write the EMA weights with the architecture in their header, and the loss curve as CSV."""
-    images = from_uint8(io.read_array(dataset, "train_images"))
+    images = from_uint8(files.read_array(dataset, "train_images"))
     torch.manual_seed(derive_seed("unet", train.seed))
     config = UNetConfig(image_channels=images.shape[1], **unet.model_dump())
     network = UNet(config).to(default_device())
@@ -51,18 +52,18 @@ def train(
         "diffusion": diffusion.model_dump(),
         "image": list(images.shape[1:]),
     }
-    io.write_tensors(model, trainer.ema, metadata)
-    io.write_text(loss, loss_curve(trainer.losses))
+    files.write_tensors(model, trainer.ema, metadata)
+    files.write_text(loss, loss_curve(trainer.losses))
     resume.unlink(missing_ok=True)
 
 
 def fingerprint(blocks: list[Block], threads: int, versions: dict[str, str], dataset: Path) -> str:
     """Hash of all that decides the result: a state on disk is taken up only by the very same run."""
     modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "laqfi"]
-    files = {Path(__file__), *(Path(module.__file__) for module in modules)}
-    hashes = {str(path.relative_to(Path(__file__).parents[1])): io.sha256(path) for path in files}
+    sources = {Path(__file__), *(Path(module.__file__) for module in modules)}
+    hashes = {str(path.relative_to(Path(__file__).parents[1])): files.sha256(path) for path in sources}
     settings = [block.model_dump_json() for block in blocks]
-    everything = json.dumps([settings, threads, versions, hashes, io.sha256(dataset)], sort_keys=True)
+    everything = json.dumps([settings, threads, versions, hashes, files.sha256(dataset)], sort_keys=True)
     return hashlib.sha256(everything.encode()).hexdigest()[:16]
 
 
@@ -78,4 +79,4 @@ def loss_curve(losses: torch.Tensor) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(train)
+    command.run(train)

@@ -1,0 +1,109 @@
+"""Image sets as uint8 arrays on the canvas the model works on, which is the only canvas anything is measured on."""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torchvision import datasets
+
+from laqfi.base.errors import LaqfiError
+
+MIRROR = "LAQFI_DATA_MIRROR"
+TORCHVISION = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
+CANVAS = 32  # the U-Net halves the image three times: 28 x 28 is padded with its background
+HELD_OUT = 360  # digits kept for testing, a fifth of the 1,797
+
+
+def load(name: str) -> dict[str, np.ndarray]:
+    """`train_images`, `test_images` uint8 [N, 1, H, W] and `train_labels`, `test_labels` int64 [N].
+
+    `name` is "digits" (8 x 8, from scikit-learn) or one of TORCHVISION (32 x 32), which is fetched from the
+    folder or URL in LAQFI_DATA_MIRROR first. Raises LaqfiError if it cannot be had or its checksum differs.
+    """
+    if name == "digits":
+        return digits()
+    with tempfile.TemporaryDirectory() as folder:
+        train, test = download(TORCHVISION[name], Path(folder))
+    return {
+        "train_images": pad(train.data.numpy()),
+        "train_labels": train.targets.numpy(),
+        "test_images": pad(test.data.numpy()),
+        "test_labels": test.targets.numpy(),
+    }
+
+
+def digits() -> dict[str, np.ndarray]:
+    """The 1,797 digits of scikit-learn at their own 8 x 8, intensities 0..16 stretched to 0..255."""
+    bunch = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    split = train_test_split(
+        images, bunch.target.astype(np.int64), test_size=HELD_OUT, stratify=bunch.target, random_state=0
+    )
+    return dict(zip(("train_images", "test_images", "train_labels", "test_labels"), split, strict=True))
+
+
+def pad(images: np.ndarray) -> np.ndarray:
+    """[N, H, W] centred on the canvas, [N, 1, CANVAS, CANVAS]."""
+    margin = (CANVAS - images.shape[-1]) // 2
+    return np.pad(images, ((0, 0), (margin, margin), (margin, margin)))[:, None]
+
+
+def download(source: type[datasets.MNIST], folder: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
+    """Training and test set, fetched by torchvision and checked against its MD5 sums."""
+    mirror = os.environ.get(MIRROR, "")
+    # The class keeps its name, from which torchvision derives the folder of the raw files.
+    mirrored = type(source.__name__, (source,), {"mirrors": [*urls(mirror), *source.mirrors]})
+    try:
+        if mirror and not urls(mirror):
+            copy_files(source, folder_of(mirror), folder)
+        return mirrored(folder, train=True, download=True), mirrored(folder, train=False, download=True)
+    except (OSError, RuntimeError, EOFError, ValueError, HTTPException) as error:
+        hint = f"{MIRROR}={mirror!r}" if mirror else f"set {MIRROR}"
+        raise LaqfiError(
+            f"dataset: {source.__name__} could not be fetched ({' '.join(str(error).split())});"
+            f" {hint}: allowed is a folder or URL that holds {', '.join(file for file, _ in source.resources)}"
+        ) from error
+
+
+def urls(mirror: str) -> list[str]:
+    """The mirror as torchvision takes it, none if it is a folder. Raises LaqfiError for a URL that it cannot ask."""
+    scheme, is_url, _ = mirror.lower().partition("://")
+    if not is_url or scheme == "file":
+        return []
+    if scheme not in ("http", "https", "ftp"):
+        raise LaqfiError(
+            f"{MIRROR}={mirror!r}: found {scheme!r}, allowed is a folder or a URL of file, ftp, http, https"
+        )
+    return [mirror.rstrip("/").replace(" ", "%20") + "/"]
+
+
+def folder_of(mirror: str) -> Path:
+    """The folder that a path or a URL `file://…` names. Raises LaqfiError if there is none."""
+    url = re.match("file://(localhost(?=/))?", mirror, re.IGNORECASE)
+    found = Path(unquote(mirror[url.end() :]) if url else mirror).expanduser()
+    if not found.is_dir():
+        raise LaqfiError(f"{MIRROR}={mirror!r}: no such folder; allowed is a folder or a URL")
+    return found
+
+
+def copy_files(source: type[datasets.MNIST], mirror: Path, folder: Path) -> None:
+    """Lay the files of a mirror folder where torchvision looks before it downloads; what is missing it downloads.
+
+    Raises LaqfiError for a file whose checksum differs, so that a damaged mirror is never passed over.
+    """
+    raw = folder / source.__name__ / "raw"
+    raw.mkdir(parents=True)
+    for name, md5 in source.resources:
+        if (mirror / name).is_file():
+            found = hashlib.md5((mirror / name).read_bytes(), usedforsecurity=False).hexdigest()
+            if found != md5:
+                raise LaqfiError(f"{mirror / name}: MD5 is {found}, allowed is {md5}")
+            shutil.copyfile(mirror / name, raw / name)

@@ -1,0 +1,1 @@
+"""The diffusion process, and training of the network that reverses it."""

@@ -1,0 +1,1 @@
+"""Families of networks that predict the noise, one file each."""

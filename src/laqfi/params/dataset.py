@@ -1,9 +1,0 @@
-"""The block `dataset`."""
-
-from typing import Literal
-
-from laqfi.params.block import Block
-
-
-class Dataset(Block):
-    name: Literal["digits", "mnist", "fashion_mnist", "kmnist"]

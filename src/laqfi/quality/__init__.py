@@ -1,0 +1,1 @@
+"""How good images are: feature networks, statistics and their intervals."""

@@ -1,0 +1,35 @@
+"""What params.yaml may say of judging images."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from laqfi.base.block import Block, Count, LearningRate, Seed, Timesteps
+
+
+class Classifier(Block):
+    network: Literal["classifier"]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    batch_size: Count
+    lr: LearningRate
+    seed: Seed
+
+
+class Inception(Block):
+    network: Literal["inception"]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+Features = Annotated[Classifier | Inception, Field(discriminator="network")]
+
+
+class Groups(Block):
+    """Of it, the groups of images that confidence intervals leave out."""
+
+    groups: Annotated[int, Field(ge=2, le=100_000)]
+
+
+class Evaluate(Groups):
+    noise_images: Count
+    noise_timesteps: Timesteps
+    seed: Seed

@@ -1,0 +1,1 @@
+"""Samplers, and images drawn with them."""

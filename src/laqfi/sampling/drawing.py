@@ -1,0 +1,41 @@
+"""Images of a model for a list of seeds, batch by batch, each from its own stream of noise."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laqfi.base.device import allow_tf32, default_device
+from laqfi.base.pictures import to_uint8
+from laqfi.base.random import NoiseStreams
+from laqfi.models.unet import UNet
+from laqfi.sampling import samplers
+from laqfi.sampling.params import Drawing
+
+
+def draw_images(
+    unet: UNet,
+    alphas_cumprod: Tensor,
+    shape: tuple[int, int, int],
+    settings: Drawing,
+    images: int,
+    progress: bool = True,
+) -> np.ndarray:
+    """uint8 [seeds, images, C, H, W]: `images` for each seed; image i of a seed is the same however many are drawn."""
+
+    def batch(seed: int, indices: range) -> np.ndarray:
+        noise = NoiseStreams(seed, indices, shape)
+        drawn = samplers.sample(
+            unet,
+            lambda: torch.from_numpy(noise.draw()).to(default_device()),
+            alphas_cumprod,
+            **settings.model_dump(include={"sampler", "steps", "eta", "clip"}),
+            progress=f"seed {seed}, images {indices.start}-{indices.stop - 1}" if progress else None,
+        )
+        return to_uint8(drawn).cpu().numpy()
+
+    starts = range(0, images, settings.batch_size)
+    parts = [range(start, min(start + settings.batch_size, images)) for start in starts]
+    allow_tf32(settings.precision == "tf32")
+    drawn = [np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds]
+    allow_tf32(False)
+    return np.stack(drawn)

@@ -1,0 +1,89 @@
+"""Run a stage function from the command line: its signature is its interface."""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_type_hints
+
+import torch
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from threadpoolctl import threadpool_limits
+
+from laqfi.base import files, sources, versions
+from laqfi.base.block import Block
+from laqfi.base.device import allow_tf32
+from laqfi.base.errors import LaqfiError, first_line
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+def run(stage: Callable[..., None]) -> None:
+    """Call `stage(block, ..., key=path)` with what the command line says, and exit.
+
+    `--params` names the settings that the stage `params` wrote. A positional parameter gets the block of its name, of
+    which it may read what its annotation declares; one named `variant` gets the block that `--variant` names. Every
+    keyword-only parameter is a `--flag` with a path. A LaqfiError becomes one line and exit code 1.
+    """
+    signature = inspect.signature(stage).parameters
+    blocks = [name for name, parameter in signature.items() if parameter.kind is not parameter.KEYWORD_ONLY]
+    parser = argparse.ArgumentParser(description=(stage.__doc__ or "").splitlines()[0])
+    parser.add_argument("--params", type=Path, required=True)
+    if "variant" in blocks:
+        parser.add_argument("--variant", required=True)
+    paths = [name for name in signature if name not in blocks]
+    for name in paths:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
+    arguments = parser.parse_args()
+    try:
+        before = files.read_bytes(arguments.params)
+        settings = files.read_json(arguments.params)
+        versions.check(block(settings, "versions", dict[str, str], arguments.params), arguments.params)
+        if "variant" in blocks:
+            named = block(settings, "variants", dict[str, dict], arguments.params)
+            settings["variant"] = choose(named, arguments.variant, f"{arguments.params}: variants")
+        hints = get_type_hints(stage, include_extras=True)
+        given = [block(settings, name, hints[name], arguments.params) for name in blocks]
+        limit_threads(block(settings, "threads", int, arguments.params))
+        allow_tf32(False)
+        stage(*given, **{name: getattr(arguments, name) for name in paths})
+        check_unchanged(settings_file=arguments.params, before=before)
+    except LaqfiError as error:
+        sys.exit(f"error: {error}")
+
+
+def block(settings: object, name: str, kind: object, path: Path):
+    """The value called `name`, as `kind`; of a block, only the keys that the class declares, each of which is there."""
+    value = choose(settings, name, str(path))
+    if inspect.isclass(kind) and issubclass(kind, Block):
+        value = {key: choose(value, key, f"{path}: {name}") for key in kind.model_fields}
+    try:
+        config = None if inspect.isclass(kind) and issubclass(kind, BaseModel) else STRICT
+        return TypeAdapter(kind, config=config).validate_python(value)
+    except ValidationError as error:
+        raise LaqfiError(f"{path}: {first_line(error, name)}") from error
+
+
+def check_unchanged(*, settings_file: Path, before: bytes) -> None:
+    """Raises LaqfiError if the code or the settings of this run were changed meanwhile.
+
+    The run then ends as failed, and its outputs stand in no engine's record as made of what there is now.
+    """
+    changed = settings_file if files.read_bytes(settings_file) != before else sources.edited()
+    if changed:
+        raise LaqfiError(f"{changed} was changed while the stage ran by what it held before; run again")
+
+
+def choose(blocks: object, name: str, where: str):
+    if not isinstance(blocks, dict):
+        raise LaqfiError(f"{where}: no block of settings")
+    if name not in blocks:
+        raise LaqfiError(f"{where}: found no {name!r}, allowed is one of {sorted(blocks)}")
+    return blocks[name]
+
+
+def limit_threads(threads: int) -> None:
+    """Fix the number of threads: the order of floating-point sums, and with it the bytes, depends on it."""
+    threadpool_limits(threads)
+    torch.set_num_threads(threads)

@@ -1,0 +1,138 @@
+"""One weight tensor as it is stored: its format, and the few plain tensors that hold it in file and memory."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from laqfi.base.errors import LaqfiError
+from laqfi.storage.formats import FLOATS, INTEGERS, WHOLE_CHANNEL, WHOLE_TENSOR, Format
+from laqfi.storage.pack import packed_bytes, unpack
+
+
+def as_groups(matrix: Tensor, group_size: int) -> Tensor:
+    """[rows, columns] as [groups, weights of one group]; the last group of a row is filled up with zeros."""
+    if group_size == WHOLE_TENSOR:
+        return matrix.reshape(1, -1)
+    size = group_size or matrix.shape[1]
+    return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % size)).reshape(-1, size)
+
+
+def as_matrix(groups: Tensor, rows: int, columns: int) -> Tensor:
+    """The inverse of `as_groups`."""
+    return groups.reshape(rows, -1)[:, :columns]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a stored tensor becomes a weight again.
+
+    `axis` is that of the output channels (1 in ConvTranspose2d). `taps` are the kernel positions that are stored,
+    None for all; the weights of the others are zero. Integer formats only.
+    """
+
+    format: Format
+    shape: tuple[int, ...]
+    axis: int = 0
+    taps: tuple[int, ...] | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.shape[self.axis]
+
+    @property
+    def columns(self) -> int:
+        columns = torch.Size(self.shape).numel() // self.rows
+        return columns if self.taps is None else columns * len(self.taps) // self.kernel
+
+    @property
+    def kernel(self) -> int:
+        """Kernel positions of a convolution."""
+        return torch.Size(self.shape[2:]).numel()
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """[output channels, stored weights of one channel]."""
+        channels = weight.movedim(self.axis, 0)
+        return (channels if self.taps is None else channels.flatten(2)[:, :, list(self.taps)]).flatten(1)
+
+    def stored_columns(self) -> Tensor:
+        """Which columns of the whole weight's matrix are stored."""
+        whole = torch.arange(torch.Size(self.shape).numel() // self.rows)
+        return whole if self.taps is None else whole.view(-1, self.kernel)[:, list(self.taps)].flatten()
+
+    def weight(self, matrix: Tensor) -> Tensor:
+        """The inverse of `matrix`, zero where nothing is stored."""
+        channels = (self.rows, *(size for i, size in enumerate(self.shape) if i != self.axis))
+        if self.taps is not None:
+            whole = matrix.new_zeros(*channels[:2], self.kernel)
+            whole[:, :, list(self.taps)] = matrix.reshape(*channels[:2], len(self.taps))
+            matrix = whole
+        return matrix.reshape(channels).movedim(0, self.axis)
+
+    @property
+    def group_width(self) -> int:
+        """Weights that share a scale."""
+        size = self.format.group_size
+        return {WHOLE_TENSOR: self.rows * self.columns, WHOLE_CHANNEL: self.columns}.get(size, size)
+
+    @property
+    def groups(self) -> int:
+        """How many scales there are; the last group of a channel may be filled up."""
+        if self.format.group_size == WHOLE_TENSOR:
+            return 1
+        return self.rows * -(-self.columns // self.group_width)
+
+    def part_shapes(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Dtype and shape of every part: "" for a float tensor, packed codes and their grid for an integer one."""
+        if self.format.is_float:
+            return {"": (FLOATS[self.format.name], self.shape)}
+        parts = {
+            ".packed": (torch.uint8, (packed_bytes(self.groups * self.group_width, self.format.bits),)),
+            ".scale": (torch.float16, (self.groups,)),
+        }
+        return parts if self.format.symmetric else parts | {".zero_point": (torch.uint8, (self.groups,))}
+
+    def bytes(self) -> int:
+        """Bytes of all parts: what this tensor takes in the file and in memory."""
+        return sum(dtype.itemsize * torch.Size(shape).numel() for dtype, shape in self.part_shapes().values())
+
+    def to_json(self) -> dict:
+        taps = None if self.taps is None else list(self.taps)
+        return vars(self.format) | {"shape": list(self.shape), "axis": self.axis, "taps": taps}
+
+    @classmethod
+    def from_json(cls, value: dict) -> "Layout":
+        """Raises LaqfiError if `value` is no layout."""
+        try:
+            taps = None if value["taps"] is None else tuple(value["taps"])
+            format = Format(value["name"], value["symmetric"], value["group_size"])
+            layout = cls(format, tuple(value["shape"]), value["axis"], taps)
+            if not layout.is_valid():
+                raise ValueError("out of range")
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
+            raise LaqfiError(f"not a tensor layout: {value!r} ({error!r})") from error
+        return layout
+
+    def is_valid(self) -> bool:
+        size, taps = self.format.group_size, self.taps
+        return (
+            self.format.name in INTEGERS
+            and isinstance(self.format.symmetric, bool)
+            and all(type(number) is int for number in (size, self.axis, *self.shape, *(taps or ())))
+            and size >= WHOLE_TENSOR
+            and min(self.shape) > 0
+            and self.axis in range(min(2, len(self.shape)))
+            and (taps is None or (len(taps) > 0 and sorted(set(taps)) == list(taps) and taps[0] >= 0))
+            and (taps is None or taps[-1] < self.kernel)
+        )
+
+
+def dequantize(parts: dict[str, Tensor], layout: Layout, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The weight, in `dtype`, that the parts stand for."""
+    if layout.format.is_float:
+        return parts[""].to(dtype)
+    groups, width = layout.groups, layout.group_width
+    codes = unpack(parts[".packed"], layout.format.bits, groups * width).view(groups, width)
+    zero_point = layout.format.levels // 2 if layout.format.symmetric else parts[".zero_point"].to(dtype)[:, None]
+    values = codes.to(dtype).sub_(zero_point).mul_(parts[".scale"].to(dtype)[:, None])
+    return layout.weight(as_matrix(values, layout.rows, layout.columns))

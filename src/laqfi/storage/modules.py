@@ -1,0 +1,69 @@
+"""Layers that keep their tensors as stored and restore the weight inside forward, one layer at a time."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from laqfi.storage.layout import Layout, dequantize
+
+Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
+
+CALLS: dict[type[nn.Module], Call] = {
+    nn.Conv2d: lambda m, x, weight, bias: F.conv2d(x, weight, bias, m.stride, m.padding, m.dilation, m.groups),
+    nn.ConvTranspose2d: lambda m, x, weight, bias: F.conv_transpose2d(
+        x, weight, bias, m.stride, m.padding, m.output_padding, m.groups, m.dilation
+    ),
+    nn.Linear: lambda m, x, weight, bias: F.linear(x, weight, bias),
+    nn.GroupNorm: lambda m, x, weight, bias: F.group_norm(x, m.num_groups, weight, bias, m.eps),
+}
+
+
+def output_axis(module: nn.Module) -> int:
+    """Axis of the output channels in the module's weight."""
+    return 1 if isinstance(module, nn.ConvTranspose2d) else 0
+
+
+class StoredTensor(nn.Module):
+    """The parts of one stored tensor as buffers; calling it gives the weight."""
+
+    def __init__(self, layout: Layout):
+        super().__init__()
+        self.layout = layout
+        for part, (dtype, shape) in layout.part_shapes().items():
+            self.register_buffer(part.removeprefix(".") or "value", torch.empty(shape, dtype=dtype))
+
+    def forward(self, dtype: torch.dtype) -> Tensor:
+        parts = {part: getattr(self, part.removeprefix(".") or "value") for part in self.layout.part_shapes()}
+        return dequantize(parts, self.layout, dtype)
+
+
+class StoredLayer(nn.Module):
+    """A convolution, linear layer or group norm on stored tensors; it computes in the dtype of its input."""
+
+    def __init__(self, layer: nn.Module, layouts: dict[str, Layout]):
+        super().__init__()
+        self.call = CALLS[type(layer)]
+        self.layer = [layer]  # its settings only: in a list, so that its tensors are not registered
+        self.weight = StoredTensor(layouts["weight"])
+        self.bias = StoredTensor(layouts["bias"]) if layer.bias is not None else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias(x.dtype)
+        return self.call(self.layer[0], x, self.weight(x.dtype), bias)
+
+
+def store_layers(model: nn.Module, layouts: dict[str, Layout]) -> None:
+    """Replace every layer of `model` that holds parameters by one on stored tensors, in place.
+
+    `layouts` gives one layout per parameter name. Raises TypeError for a layer of an unknown kind.
+    """
+    for path, module in list(model.named_modules()):
+        own = [name for name, _ in module.named_parameters(recurse=False)]
+        if own and type(module) not in CALLS:
+            raise TypeError(f"{path}: a {type(module).__name__} cannot be stored, only {[t.__name__ for t in CALLS]}")
+        if own:
+            parent, _, attribute = path.rpartition(".")
+            stored = StoredLayer(module, {name: layouts[f"{path}.{name}"] for name in own})
+            setattr(model.get_submodule(parent), attribute, stored)
