@@ -1,4 +1,4 @@
-"""Read dvc.yaml, the one declaration of the pipeline, and hand it to Snakemake's rules."""
+"""Read dvc.yaml, the one declaration of the pipeline, and make Snakemake's rules of it."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -21,34 +21,45 @@ LOCKS = Path(".snakemake/locks")
 class Stage:
     """One stage of dvc.yaml, with `${item.x}` written as Snakemake's wildcard `{x}`.
 
-    `params` are the keys it reads of what the stage `params` writes.
+    `params` are the keys it reads of what the stage `params` writes; `resources` are what a cluster has to know of a
+    job (memory in MB, run time in minutes, GPUs); a `local` one runs on the head node, which may reach the network.
     """
 
+    name: str
     cmd: str
     deps: list[str]
     outs: list[str]
     params: list[str]
+    resources: dict[str, int] = field(default_factory=dict)
+    local: bool = False
 
     @property
-    def shell(self) -> str:
-        return WILDCARD.sub(r"{wildcards.\1}", self.cmd) + " > {log} 2>&1"
+    def item(self) -> str:
+        """Its name, or a path that tells the jobs of one profile apart."""
+        return f"{self.name}/{{variant}}" if "{variant}" in self.cmd else self.name
+
+    def command(self, wildcards) -> str:
+        """The shell command of one job."""
+        return self.cmd.format(**dict(wildcards.items()))
 
 
 def load(path: Path = Path("dvc.yaml")) -> dict[str, Stage]:
     """All stages by name. A dependency on a folder becomes one on its files: Snakemake misses edits inside."""
-    stages = {name: parse(raw) for name, raw in yaml.safe_load(path.read_text())["stages"].items()}
+    stages = {name: parse(name, raw) for name, raw in yaml.safe_load(path.read_text())["stages"].items()}
     outs = [out for stage in stages.values() for out in stage.outs]
     return {name: replace(stage, deps=expand_folders(stage.deps, outs)) for name, stage in stages.items()}
 
 
-def parse(raw: dict) -> Stage:
+def parse(name: str, raw: dict) -> Stage:
     def names(*keys: str) -> list[str]:
         entries = [entry for key in keys for entry in raw.get(key, [])]
         return [ITEM.sub(r"{\1}", next(iter(e)) if isinstance(e, dict) else e) for e in entries]
 
     cmd = ITEM.sub(r"{\1}", raw["cmd"])
     tracked = [ITEM.sub(r"{\1}", key) for entry in raw.get("params", []) for keys in entry.values() for key in keys]
-    return Stage(cmd, names("deps"), names("outs", "metrics", "plots"), tracked)
+    meta = {"local": False} | raw.get("meta", {})
+    local = meta.pop("local")
+    return Stage(name, cmd, names("deps"), names("outs", "metrics", "plots"), tracked, meta, local)
 
 
 def expand_folders(deps: list[str], outs: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ import yaml
 from clone import planned_jobs
 from tiny import ROOT
 
-ENGINE = ("Snakefile", "profiles", "versions.yaml")
+ENGINE = ("Snakefile", "envs", "profiles", "versions.yaml")
 ENGINE += tuple(f"{name}.py" for name in ("stages", "versions", "vouch", "adopt", "alone", "record", "untold"))
 PROFILE, VARIANT = "${item.profile}", "${item.variant}"
 SETTINGS = "data/P/params.json"  # what the first stage makes of params.yaml
@@ -32,20 +32,6 @@ STAGES = {
 }
 SOURCES = [f"src/{name}.txt" for name in STAGES]
 BLOCKS = ("dataset", "train", "evaluate")
-RULE = """
-rule {name}:
-    input:
-        inputs(STAGES["{name}"], config),
-    output:
-        STAGES["{name}"].outs,
-    log:
-        "data/{{profile}}/logs/{log}.log",
-    threads: threads(config)
-    params:
-        values(STAGES["{name}"], config),
-    shell:
-        STAGES["{name}"].shell
-"""
 PARAMS = {
     "active": ["p"],
     "variants": {"a": {"x": 0}, "b": {"x": 0}},
@@ -96,12 +82,6 @@ class Pipeline:
         for name in (".dvc/config", ".dvcignore", ".gitignore"):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
-        rules = [
-            RULE.format(name=name, log=f"{name}/{{variant}}" if "V" in "".join(s[3]) else name)
-            for name, s in STAGES.items()
-        ]
-        for name in ("prepare", "model", "variants", "report"):
-            self.write(f"workflow/rules/{name}.smk", "".join(rules) if name == "prepare" else "")
         stages = {"params": first_stage()} | {name: declaration(name) for name in STAGES}
         self.write("dvc.yaml", yaml.safe_dump({"stages": stages}, sort_keys=False))
         for name in ("common", *STAGES):
