@@ -12,7 +12,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 from dvc.stage import PipelineStage
 
-from stages import load, resolved, unwritten_settings, write_settings
+from stages import files_in, load, resolved, unwritten_settings, write_settings
 from untold import UNTOLD
 
 # What the whole workflow lacks, whatever flags or settings of the user the last run had.
@@ -41,7 +41,7 @@ def pending() -> dict[str, str]:
 
 def stamps(stages: list[PipelineStage], outs: bool) -> dict[str, tuple[int, int, int] | None]:
     """What tells an edit of the stages' inputs (and outputs), of their parameters or of dvc.yaml."""
-    paths = {dep.fs_path for stage in stages for dep in stage.deps} | {"dvc.yaml"}
+    paths = {path for stage in stages for dep in stage.deps for path in files_in([dep.fs_path])} | {"dvc.yaml"}
     made = {out.fs_path for stage in stages for out in stage.outs}
     return {path: stamp(path) for path in (paths | made if outs else paths - made)}
 

@@ -13,6 +13,7 @@ import yaml
 
 ITEM = re.compile(r"\$\{item\.(\w+)\}")
 WILDCARD = re.compile(r"\{(\w+)\}")
+IGNORED = re.compile(r"\.|__pycache__$")
 RESOLVED = Path(".snakemake/laqfi")
 LOCKS = Path(".snakemake/locks")
 
@@ -44,7 +45,7 @@ class Stage:
 
 
 def load(path: Path = Path("dvc.yaml")) -> dict[str, Stage]:
-    """All stages by name. A dependency on a folder becomes one on its files: Snakemake misses edits inside."""
+    """All stages by name. A dependency on a folder of outputs becomes one on these."""
     stages = {name: parse(name, raw) for name, raw in yaml.safe_load(path.read_text())["stages"].items()}
     outs = [out for stage in stages.values() for out in stage.outs]
     return {name: replace(stage, deps=expand_folders(stage.deps, outs)) for name, stage in stages.items()}
@@ -83,10 +84,23 @@ def resolved(stage: Stage) -> dict:
     return json.loads(kept.read_text())
 
 
+def files_in(paths: list[str]) -> list[str]:
+    """Every folder of `paths` as its files, of which an engine that looks at the folder alone misses edits.
+
+    Without what .dvcignore leaves out.
+    """
+    return [file for path in paths for file in (below(Path(path)) if Path(path).is_dir() else [path])]
+
+
+def below(folder: Path) -> list[str]:
+    found = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return [str(file) for file in found if not any(IGNORED.match(part) for part in file.relative_to(folder).parts)]
+
+
 def content(paths: list[str]) -> str:
     """A hash of what is in the files; one that is not there is told apart from an empty one."""
     digest = hashlib.sha256()
-    for path in map(Path, paths):
+    for path in map(Path, files_in(paths)):
         payload = path.read_bytes() if path.is_file() else None
         digest.update(f"{path} {payload is None} {len(payload or b'')} ".encode() + (payload or b""))
     return digest.hexdigest()
@@ -122,7 +136,7 @@ def inputs(stage: Stage, config: dict):
 
     def resolve(wildcards) -> list[str]:
         choices = {"variant": list(config["variants"])} | {key: [value] for key, value in wildcards.items()}
-        return [path for dep in stage.deps for path in fill(dep, choices)]
+        return files_in([path for dep in stage.deps for path in fill(dep, choices)])
 
     return resolve
 

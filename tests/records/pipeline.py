@@ -19,7 +19,7 @@ PROFILE, VARIANT = "${item.profile}", "${item.variant}"
 SETTINGS = "data/P/params.json"  # what the first stage makes of params.yaml
 # A stage: its matrix, inputs, parameters, outputs; those of `reports` are in git, as in the real pipeline.
 STAGES = {
-    "dataset": ("profile", [], ["dataset"], ["data/P/dataset.txt"]),
+    "dataset": ("profile", ["raw"], ["dataset"], ["data/P/dataset.txt"]),  # a folder that no stage makes
     "train": ("profile", ["data/P/dataset.txt"], ["train"], ["data/P/model.txt", "reports/P/loss.txt"]),
     "quantize": ("profile variant", ["data/P/model.txt"], ["V"], ["data/P/quantize/V.txt"]),
     "evaluate": (
@@ -31,6 +31,8 @@ STAGES = {
     "report": ("profile", ["data/P/evaluate", "reports/P/loss.txt"], ["variants"], ["reports/P/metrics.txt"]),
 }
 SOURCES = [f"src/{name}.txt" for name in STAGES]
+COMMON = "src/common.txt"  # of all stages
+RAW = ["raw/0.txt", "raw/1.txt", "raw/2.txt"]
 BLOCKS = ("dataset", "train", "evaluate")
 PARAMS = {
     "active": ["p"],
@@ -46,8 +48,8 @@ def declaration(name: str) -> dict:
     def filled(paths: list[str]) -> list[str]:
         return [path.replace("P", PROFILE).replace("V", VARIANT) for path in paths]
 
-    deps = ["src/stage.py", "src/common.txt", f"src/{name}.txt", *filled(deps)]
-    keys = [f"variants.{VARIANT}" if key == "V" else key for key in params]
+    deps = filled(deps)
+    keys = [f"program.{name}", *(f"variants.{VARIANT}" if key == "V" else key for key in params)]
     (settings,) = filled([SETTINGS])
     item = f"{name}@{PROFILE}" + (f"-{VARIANT}" if "variant" in matrix else "")
     words = ["src/stage.py", "--name", item, "--deps", *deps, "--settings", settings, "--params", *keys]
@@ -65,7 +67,7 @@ def first_stage() -> dict:
     return {
         "matrix": {"profile": "${active}"},
         "cmd": f"python src/resolve.py --params params.yaml --profile {PROFILE} --out {out}",
-        "deps": ["src/resolve.py", "params.yaml"],
+        "deps": ["src", "params.yaml"],
         "outs": [out],
     }
 
@@ -84,8 +86,8 @@ class Pipeline:
             shutil.copyfile(ROOT / name, folder / name)
         stages = {"params": first_stage()} | {name: declaration(name) for name in STAGES}
         self.write("dvc.yaml", yaml.safe_dump({"stages": stages}, sort_keys=False))
-        for name in ("common", *STAGES):
-            self.write(f"src/{name}.txt", "0")
+        for name in (COMMON, *SOURCES, *RAW[:2]):
+            self.write(name, "0")
         self.write("src/stage.py", f"#!{sys.executable} -SE\n" + Path(stub.__file__).read_text())
         (folder / "src/stage.py").chmod(0o755)
         shutil.copyfile(Path(__file__).with_name("resolve.py"), folder / "src/resolve.py")
@@ -142,17 +144,20 @@ class Pipeline:
 
     def settings(self) -> str:
         """What the stage `params` would write now."""
-        return json.dumps(stub.settings(self.params, "p"), indent=1, sort_keys=True) + "\n"
+        return json.dumps(self.settings_now(), indent=1, sort_keys=True) + "\n"
+
+    def settings_now(self) -> dict:
+        return stub.settings(self.params, "p", self.folder / "src")
 
     def would_write(self, job: dict[str, list[str]], made: dict[str, str] | None = None) -> dict[str, str | None]:
         """What `job` would write, None if an input is missing.
 
-        With `made`, its inputs are those in it and its settings those of params.yaml as it is now; without, all that is
-        there.
+        With `made`, its inputs are those in it and its settings those of params.yaml and the source as they are now;
+        without, all that is there.
         """
         found = self.read(SETTINGS.replace("P", "p"))
-        settings = json.loads(found) if made is None and found else stub.settings(self.params, "p")
-        paths = [path for dep in job["deps"] for path in stub.files(dep, settings)]
+        settings = json.loads(found) if made is None and found else self.settings_now()
+        paths = [path for dep in job["deps"] for path in stub.files(dep, settings, self.folder)]
         deps = {path: (made or {}).get(path) or self.read(path) for path in paths}
         values = {key: stub.look_up(settings, key) for key in job["params"]}
         whole = None not in deps.values()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from laqfi.base import program
 from laqfi.base.block import Block, Name
 from laqfi.base.errors import LaqfiError, first_line
 from laqfi.data.params import Dataset
@@ -136,11 +137,12 @@ def complete(variant: Variant, place: str, path: Path) -> Variant:
 def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
     """What stages of `profile` depend on, as JSON: equal settings give equal JSON, however they were written.
 
-    `order` is that of the variants in params.yaml, and of the rows of the report.
+    `program` says by stage what its code is; `order` is that of the variants in params.yaml, and of the report's rows.
     """
     variants = {name: as_json(variant) for name, variant in params.variants.items()}
     order = list(params.variants)
-    return as_json(params.profiles[profile]) | {"order": order, "variants": variants, "versions": dict(versions)}
+    made_of = {"program": program.programs(versions), "versions": dict(versions)}
+    return as_json(params.profiles[profile]) | {"order": order, "variants": variants} | made_of
 
 
 def as_json(block: BaseModel) -> dict:

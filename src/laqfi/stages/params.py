@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from laqfi.base import files, versions
+from laqfi.base import files, sources, versions
 from laqfi.base.errors import LaqfiError
 from laqfi.params import whole
 
@@ -19,6 +19,8 @@ def params(params: Path, recorded: Path, profile: str | None, out: Path | None) 
     found, packages = whole.load(params), whole.read_versions(recorded)
     versions.check(packages, recorded)
     resolved = {name: whole.resolve(found, name, packages) for name in found.profiles}
+    if edited := sources.changed():
+        raise LaqfiError(f"{edited} was changed while the stage ran by what it held before; run again")
     if profile is None:
         plan = {"active": found.active, "variants": list(found.variants), "profiles": resolved}
         print(json.dumps(plan, sort_keys=True))
