@@ -1,6 +1,6 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands versions provenance verify test fault-test record-test portable-test slurm-test \
+.PHONY: help repro commands versions runs provenance verify test fault-test record-test portable-test slurm-test \
     slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
@@ -39,6 +39,9 @@ commands: $(VENV) ## print the stage commands of PROFILE in order, to run them w
 
 versions: $(VENV) ## record the installed versions that results depend on: workflow/versions.yaml
 	@$(RUN) python workflow/versions.py
+
+runs: $(VENV) ## record what the active profiles of params.yaml run, for a plain dvc repro: workflow/runs.yaml
+	@$(RUN) python workflow/runs.py
 
 provenance: $(VENV) ## write which commit, parameters, versions and device made the results of PROFILE
 	@$(RUN) python workflow/provenance.py $(PROFILE)

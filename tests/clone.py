@@ -12,16 +12,11 @@ from pathlib import Path
 
 import yaml
 
+import runs
+from engines import planned_jobs
 from tiny import ROOT, tiny_params
 
 MAKES = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")  # what `make test` tells a make it starts, which a user's is not told
-
-
-def planned_jobs(text: str) -> set[str]:
-    """The jobs in what `snakemake --dry-run` prints, named as DVC names them."""
-    jobs = re.findall(r"^(?:local)?rule (\w+):$(.*?)(?=^\[|^Job stats|\Z)", text, flags=re.M | re.S)
-    found = {(rule, *re.findall(r"(?:profile|variant)=(\w+)", body)) for rule, body in jobs if rule != "all"}
-    return {f"{rule}@{'-'.join(wildcards)}" for rule, *wildcards in found}
 
 
 class Clone:
@@ -80,12 +75,19 @@ class Clone:
         self.git("commit", "-q", "--allow-empty", "-m", message)
 
     def write_params(self, params):
+        """With the runs that `make repro` would record, so that a plain `dvc repro` goes by it."""
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        found = {
+            f"{profile}-{variant}": {"profile": profile, "variant": variant}
+            for profile in params["active"]
+            for variant in params["profiles"][profile].get("variants", params["variants"])
+        }
+        (self.folder / "workflow/runs.yaml").write_text(runs.text(found))
 
     def resolve(self) -> None:
         """Write data/tiny/params.json, which all other stages read."""
-        files = ("--params", "params.yaml", "--versions", "workflow/versions.yaml", "--out", "data/tiny/params.json")
-        self.call("python", "-m", "laqfi.stages.params", "--profile", "tiny", *files)
+        files = ("--params", "params.yaml", "--versions", "workflow/versions.yaml", "--runs", "workflow/runs.yaml")
+        self.call("python", "-m", "laqfi.stages.params", *files, "--profile", "tiny", "--out", "data/tiny/params.json")
 
     def repro(self) -> set[str]:
         """Run DVC; the stages it ran, not those it took from its cache."""

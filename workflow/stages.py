@@ -52,6 +52,8 @@ def load(path: Path = Path("dvc.yaml")) -> dict[str, Stage]:
 
 
 def parse(name: str, raw: dict) -> Stage:
+    raw = raw.get("do", raw)
+
     def names(*keys: str) -> list[str]:
         entries = [entry for key in keys for entry in raw.get(key, [])]
         return [ITEM.sub(r"{\1}", next(iter(e)) if isinstance(e, dict) else e) for e in entries]
@@ -68,19 +70,21 @@ def expand_folders(deps: list[str], outs: list[str]) -> list[str]:
 
 
 def resolved(stage: Stage) -> dict:
-    """What the stage `params` makes of params.yaml: `active`, the names of `variants`, and the settings by profile.
+    """What the stage `params` makes of params.yaml: `active`, its `runs`, and the settings by profile.
 
-    It is asked once for every content of the files it depends on. Ends the program, with its one line, if it refuses.
+    It is asked once for every content of the files it depends on, but for what is made of its answer. Ends the program,
+    with its one line, if it refuses.
     """
-    kept = RESOLVED / f"{content(stage.deps)}.json"
+    deps = [dep for dep in stage.deps if dep != "workflow/runs.yaml"]
+    kept = RESOLVED / f"{content(deps)}.json"
     while not kept.exists():
         _, *arguments = stage.cmd.split(" --profile ")[0].split()
         asked = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
         if asked.returncode:
             sys.exit(asked.stderr.strip())
-        if content(stage.deps) == kept.stem:  # else a file was edited meanwhile: which content was read is not known
+        if content(deps) == kept.stem:  # else a file was edited meanwhile: which content was read is not known
             write(kept, asked.stdout)
-        kept = RESOLVED / f"{content(stage.deps)}.json"
+        kept = RESOLVED / f"{content(deps)}.json"
     return json.loads(kept.read_text())
 
 
@@ -132,13 +136,18 @@ def write(path: Path, text: str) -> None:
 
 
 def inputs(stage: Stage, config: dict):
-    """Input function: a wildcard the job does not have takes every value (the report reads all variants)."""
+    """Input function: a job without a variant takes every variant of its profile (the report reads all)."""
 
     def resolve(wildcards) -> list[str]:
-        choices = {"variant": list(config["variants"])} | {key: [value] for key, value in wildcards.items()}
+        choices = choices_of(config, wildcards.profile) | {key: [value] for key, value in wildcards.items()}
         return files_in([path for dep in stage.deps for path in fill(dep, choices)])
 
     return resolve
+
+
+def choices_of(config: dict, profile: str) -> dict[str, list[str]]:
+    """What the wildcards stand for in the jobs of a profile."""
+    return {"profile": [profile], "variant": config["profiles"][profile]["order"]}
 
 
 def fill(pattern: str, choices: dict[str, list[str]]) -> list[str]:

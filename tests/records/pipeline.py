@@ -10,14 +10,16 @@ from pathlib import Path
 import stub
 import yaml
 
-from clone import planned_jobs
+import runs
+from engines import planned_jobs
 from tiny import ROOT
 
 ENGINE = ("Snakefile", "envs", "profiles", "versions.yaml")
-ENGINE += tuple(f"{name}.py" for name in ("stages", "versions", "vouch", "adopt", "alone", "record", "untold"))
+ENGINE += tuple(f"{name}.py" for name in ("stages", "versions", "vouch", "adopt", "alone", "record", "runs", "untold"))
 PROFILE, VARIANT = "${item.profile}", "${item.variant}"
+RUNS = "workflow/runs.yaml"
 SETTINGS = "data/P/params.json"  # what the first stage makes of params.yaml
-# A stage: its matrix, inputs, parameters, outputs; those of `reports` are in git, as in the real pipeline.
+# A stage: of what there is one, its inputs, parameters and outputs, of which those of `reports` are in git.
 STAGES = {
     "dataset": ("profile", ["raw"], ["dataset"], ["data/P/dataset.txt"]),  # a folder that no stage makes
     "train": ("profile", ["data/P/dataset.txt"], ["train"], ["data/P/model.txt", "reports/P/loss.txt"]),
@@ -43,7 +45,7 @@ PARAMS = {
 
 def declaration(name: str) -> dict:
     """The stage as dvc.yaml says it."""
-    matrix, deps, params, outs = STAGES[name]
+    of, deps, params, outs = STAGES[name]
 
     def filled(paths: list[str]) -> list[str]:
         return [path.replace("P", PROFILE).replace("V", VARIANT) for path in paths]
@@ -51,14 +53,13 @@ def declaration(name: str) -> dict:
     deps = filled(deps)
     keys = [f"program.{name}", *(f"variants.{VARIANT}" if key == "V" else key for key in params)]
     (settings,) = filled([SETTINGS])
-    item = f"{name}@{PROFILE}" + (f"-{VARIANT}" if "variant" in matrix else "")
+    item = f"{name}@{PROFILE}" + (f"-{VARIANT}" if "variant" in of else "")
     words = ["src/stage.py", "--name", item, "--deps", *deps, "--settings", settings, "--params", *keys]
     words += ["--outs", *filled(outs)]
     kept = [path for path in filled(outs) if path.startswith("data/")]
     in_git = [{path: {"cache": False}} for path in filled(outs) if not path.startswith("data/")]
-    choices = {"profile": "${active}", "variant": "${variants}"}
-    stage = {"matrix": {key: choices[key] for key in matrix.split()}, "cmd": " ".join(words), "deps": deps}
-    return stage | {"params": [{settings: keys}], "outs": kept, "metrics": in_git}
+    stage = {"cmd": " ".join(words), "deps": deps, "params": [{settings: keys}], "outs": kept, "metrics": in_git}
+    return {"foreach": "${runs}", "do": stage} if "variant" in of else {"matrix": {"profile": "${active}"}} | stage
 
 
 def first_stage() -> dict:
@@ -66,8 +67,8 @@ def first_stage() -> dict:
     out = SETTINGS.replace("P", PROFILE)
     return {
         "matrix": {"profile": "${active}"},
-        "cmd": f"python src/resolve.py --params params.yaml --profile {PROFILE} --out {out}",
-        "deps": ["src", "params.yaml"],
+        "cmd": f"python src/resolve.py --params params.yaml --profile {PROFILE} --runs {RUNS} --out {out}",
+        "deps": ["src", "params.yaml", RUNS],
         "outs": [out],
     }
 
@@ -85,13 +86,14 @@ class Pipeline:
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
         stages = {"params": first_stage()} | {name: declaration(name) for name in STAGES}
-        self.write("dvc.yaml", yaml.safe_dump({"stages": stages}, sort_keys=False))
+        self.write("dvc.yaml", yaml.safe_dump({"vars": [RUNS], "stages": stages}, sort_keys=False))
         for name in (COMMON, *SOURCES, *RAW[:2]):
             self.write(name, "0")
         self.write("src/stage.py", f"#!{sys.executable} -SE\n" + Path(stub.__file__).read_text())
         (folder / "src/stage.py").chmod(0o755)
         shutil.copyfile(Path(__file__).with_name("resolve.py"), folder / "src/resolve.py")
         self.write_params(PARAMS)
+        self.record_runs()
         subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
 
     def commit(self) -> None:
@@ -110,6 +112,10 @@ class Pipeline:
     def write_params(self, params: dict) -> None:
         self.write("params.yaml", json.dumps(params))
 
+    def record_runs(self) -> None:
+        """As `make runs` does."""
+        self.write(RUNS, runs.text(stub.runs(self.params, self.folder / "src")))
+
     @property
     def params(self) -> dict:
         return json.loads(self.read("params.yaml"))
@@ -127,10 +133,11 @@ class Pipeline:
     def jobs(self) -> dict[str, dict[str, list[str]]]:
         """Every job with its inputs, parameters and outputs, in an order in which they can run."""
         found = {}
-        params = self.params
+        variants = self.settings_now()["order"]
         for name in STAGES:
-            command = declaration(name)["cmd"].replace(PROFILE, "p")
-            for variant in params["variants"] if VARIANT in command else [""]:
+            declared = declaration(name)
+            command = declared.get("do", declared)["cmd"].replace(PROFILE, "p")
+            for variant in variants if VARIANT in command else [""]:
                 given = stub.options(command.replace(VARIANT, variant))
                 found[given["name"][0]] = given
         return found
@@ -168,6 +175,11 @@ class Pipeline:
         result = self.call("dvc", "status")
         assert result.returncode == 0, result.stdout + result.stderr
         return set(re.findall(r"^(\S+@\S+):$", result.stdout, flags=re.MULTILINE))
+
+    def known_to_dvc(self) -> set[str]:
+        """The jobs of the runs that are recorded, which a plain `dvc` goes by."""
+        recorded = yaml.safe_load(self.read(RUNS))["runs"]
+        return {name for name in self.jobs() if "-" not in name or name.split("@")[1] in recorded}
 
     def planned_by_snakemake(self) -> set[str]:
         """The jobs `snakemake --dry-run` lists, named as DVC names them."""

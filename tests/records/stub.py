@@ -17,7 +17,18 @@ def content(out: str, deps: dict[str, str], params: dict) -> str:
 def settings(params: dict, profile: str, sources: Path = Path("src")) -> dict:
     """What the stage `params` makes of params.yaml and of the source for a profile."""
     programs = {file.stem: program(file) for file in sources.glob("*.txt")}
-    return params["profiles"][profile] | {"variants": params["variants"], "program": programs}
+    named = params["profiles"][profile].get("variants", params["variants"])
+    variants = {name: block for name, block in params["variants"].items() if name in named}
+    return params["profiles"][profile] | {"order": list(variants), "variants": variants, "program": programs}
+
+
+def runs(params: dict, sources: Path = Path("src")) -> dict[str, dict[str, str]]:
+    """What the active profiles run."""
+    return {
+        f"{profile}-{variant}": {"profile": profile, "variant": variant}
+        for profile in params["active"]
+        for variant in settings(params, profile, sources)["order"]
+    }
 
 
 def program(file: Path) -> str:
