@@ -73,3 +73,11 @@ def test_preparing_data_and_the_report_stay_on_the_head_node():
 def test_partitions_and_accounts_are_in_the_profile_only():
     declared = (ROOT / "dvc.yaml").read_text() + (ROOT / "workflow/Snakefile").read_text()
     assert not re.search(r"slurm|partition|account", declared)
+
+
+def test_the_page_of_data_names_every_output_with_its_stage():
+    rows = re.findall(r"^\| (`.+`) \| (\w+) \|", (ROOT / "data/README.md").read_text(), flags=re.M)
+    named = {(stage, file) for files, stage in rows for file in re.findall(r"`(.+?)`", files)}
+    made = {(name, out) for name, stage in STAGES.items() for out in stage.outs if out.startswith("data/")}
+    of_profile = {(name, re.sub(r"\{(variant)\}", r"<\1>", out.removeprefix("data/{profile}/"))) for name, out in made}
+    assert named == of_profile
