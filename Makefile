@@ -41,7 +41,7 @@ versions: $(VENV) ## record the installed versions that results depend on: workf
 	@$(RUN) python workflow/versions.py
 
 runs: $(VENV) ## record what the active profiles of params.yaml run, for a plain dvc repro: workflow/runs.yaml
-	@$(RUN) python workflow/runs.py
+	@$(RUN) python workflow/active_runs.py
 
 provenance: $(VENV) ## write which commit, parameters, versions and device made the results of PROFILE
 	@$(RUN) python workflow/provenance.py $(PROFILE)

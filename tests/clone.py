@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-import runs
+import active_runs
 from engines import planned_jobs
 from tiny import ROOT, tiny_params
 
@@ -82,7 +82,7 @@ class Clone:
             for profile in params["active"]
             for variant in params["profiles"][profile].get("variants", params["variants"])
         }
-        (self.folder / "workflow/runs.yaml").write_text(runs.text(found))
+        (self.folder / "workflow/runs.yaml").write_text(active_runs.text(found))
 
     def resolve(self) -> None:
         """Write data/tiny/params.json, which all other stages read."""

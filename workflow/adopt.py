@@ -12,7 +12,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 from dvc.stage import PipelineStage
 
-import runs
+import active_runs
 from stages import files_in, load, resolved, unwritten_settings, write_settings
 from untold import UNTOLD
 
@@ -106,7 +106,7 @@ TELL = {"snakemake": tell_dvc, "dvc": tell_snakemake}
 
 def main() -> None:
     try:
-        runs.refresh(resolved(load()["params"])["runs"])  # of which DVC makes its stages
+        active_runs.refresh(resolved(load()["params"])["runs"])  # of which DVC makes its stages
         with Repo() as repo, lock_repo(repo):
             print(TELL[sys.argv[1]](repo))
     except (DvcException, OSError) as error:

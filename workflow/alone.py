@@ -18,8 +18,8 @@ import psutil  # DVC and Snakemake both need it
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+import active_runs
 import record
-import runs
 import versions
 from stages import load, resolved, write_settings
 from untold import UNTOLD, remember, tell_dvc
@@ -79,7 +79,7 @@ def prepare(engine: str) -> int:
     versions.refresh()
     settings = load()["params"]
     config = resolved(settings)  # what is wrong with params.yaml is said before anything runs
-    runs.refresh(config["runs"])
+    active_runs.refresh(config["runs"])
     mended = [line for line in (record.mend(), record.prune(config)) if line]
     with Repo() as repo:
         doubt(Path(repo.cache.local.path))

@@ -10,12 +10,14 @@ from pathlib import Path
 import stub
 import yaml
 
-import runs
+import active_runs
 from engines import planned_jobs
 from tiny import ROOT
 
 ENGINE = ("Snakefile", "envs", "profiles", "versions.yaml")
-ENGINE += tuple(f"{name}.py" for name in ("stages", "versions", "vouch", "adopt", "alone", "record", "runs", "untold"))
+ENGINE += tuple(
+    f"{name}.py" for name in ("stages", "versions", "vouch", "adopt", "alone", "record", "active_runs", "untold")
+)
 PROFILE, VARIANT = "${item.profile}", "${item.variant}"
 RUNS = "workflow/runs.yaml"
 SETTINGS = "data/P/params.json"  # what the first stage makes of params.yaml
@@ -114,7 +116,7 @@ class Pipeline:
 
     def record_runs(self) -> None:
         """As `make runs` does."""
-        self.write(RUNS, runs.text(stub.runs(self.params, self.folder / "src")))
+        self.write(RUNS, active_runs.text(stub.runs(self.params, self.folder / "src")))
 
     @property
     def params(self) -> dict:
