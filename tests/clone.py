@@ -20,10 +20,13 @@ MAKES = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")  # what `make test` tells a make it
 
 
 class Clone:
-    """A repository of its own with the working tree's tracked files."""
+    """A repository of its own with the working tree's tracked files.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    `commands` is a folder with the engines and `python`: this environment's, or those of warm.py.
+    """
+
+    def __init__(self, folder: Path, commands: Path = Path(sys.executable).parent):
+        self.folder, self.commands = folder, commands
         listed = self.git("ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT).stdout
         for name in listed.split("\0"):
             if name and not name.startswith("reports/") and name != "dvc.lock" and (ROOT / name).is_file():
@@ -49,7 +52,7 @@ class Clone:
 
     @property
     def environment(self) -> dict[str, str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = f"{self.commands}{os.pathsep}{os.environ['PATH']}"
         inherited = {k: v for k, v in os.environ.items() if k not in MAKES}
         return inherited | {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
 
@@ -111,7 +114,7 @@ class Clone:
     def ask(self, question: str, about=None):
         """The answer of `engines.py` in this clone."""
         script = Path(__file__).with_name("engines.py")
-        return json.loads(self.call(sys.executable, script, question, input=json.dumps(about)).stdout.splitlines()[-1])
+        return json.loads(self.call("python", script, question, input=json.dumps(about)).stdout.splitlines()[-1])
 
     def outputs(self) -> dict[str, str]:
         """SHA-256 of every output that dvc.yaml declares."""

@@ -12,9 +12,9 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Clone:
+def real(tmp_path_factory, warm) -> Clone:
     """A clone with the repository's own params.yaml, in which nothing has run."""
-    return Clone(tmp_path_factory.mktemp("real"))
+    return Clone(tmp_path_factory.mktemp("real"), warm)
 
 
 @pytest.mark.parametrize("active", [*([name] for name in PARAMS["profiles"]), list(PARAMS["profiles"])], ids="-".join)
