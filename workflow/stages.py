@@ -13,7 +13,7 @@ import yaml
 
 ITEM = re.compile(r"\$\{item\.(\w+)\}")
 WILDCARD = re.compile(r"\{(\w+)\}")
-IGNORED = re.compile(r"\.|__pycache__$")
+IGNORED = re.compile(r"\.|__pycache__$")  # names of files and folders; as .dvcignore has it
 RESOLVED = Path(".snakemake/laqfi")
 LOCKS = Path(".snakemake/locks")
 
@@ -89,10 +89,7 @@ def resolved(stage: Stage) -> dict:
 
 
 def files_in(paths: list[str]) -> list[str]:
-    """Every folder of `paths` as its files, of which an engine that looks at the folder alone misses edits.
-
-    Without what .dvcignore leaves out.
-    """
+    """Every folder of `paths` as its files: Snakemake misses edits inside a folder, and so does its time."""
     return [file for path in paths for file in (below(Path(path)) if Path(path).is_dir() else [path])]
 
 
