@@ -29,7 +29,7 @@ class Kind(Record):
 
 class FisherTable(Record):
     timesteps: Annotated[list[Count], Field(min_length=1)]
-    layers: dict[str, Annotated[int, Field(ge=1, le=6)]]
+    layers: dict[str, str]
     magnitude: dict[str, NotNegative]
     empirical: Kind
     gauss_newton: Kind

@@ -11,11 +11,11 @@ from torch import nn
 import bench
 import memory
 import report
-from laqfi.models.unet import UNetConfig
+from laqfi.models.unet import Unet
 from laqfi.storage.model_file import load_unet
 
 ROOT = Path(__file__).parents[2]
-SCALE = bench.Scale(UNetConfig(image_channels=1, base_channels=4, attention=(2, 6), heads=2, dropout=0.1), side=8)
+SCALE = bench.Scale(Unet(family="unet", base_channels=4, attention=[2, 6], heads=2, dropout=0.1), side=8)
 WORK = bench.Work(batch=4, alone=3, steps=2, repeats=3, compared=4)
 CPU = torch.device("cpu")
 ours = pytest.mark.parametrize("name", [name for name, case in bench.CASES.items() if not case.quanto])
@@ -135,7 +135,7 @@ def test_the_peak_sees_memory_that_was_freed_again():
 
 def test_quick_is_the_network_of_params_yaml():
     profile = yaml.safe_load((ROOT / "params.yaml").read_text())["profiles"]["quick"]
-    assert bench.SCALES["quick"].unet == UNetConfig.from_json({"image_channels": 1} | profile["unet"])
+    assert bench.SCALES["quick"].unet == Unet(**profile["model"])
     assert {key: profile["diffusion"][key] for key in bench.DIFFUSION} == bench.DIFFUSION
 
 

@@ -25,16 +25,16 @@ from hypothesis import strategies as st
 from laqfi import records
 from laqfi.base import files, npz
 from laqfi.base.errors import LaqfiError
-from laqfi.models.unet import UNet, UNetConfig
+from laqfi.diffusion.params import Diffusion
+from laqfi.models.unet import UNet, Unet
 from laqfi.params.whole import load as load_params
 from laqfi.quality import features
 from laqfi.quality.classifier import FeatureNet
 from laqfi.quant.gather import fisher_by_bin, read_curvature
-from laqfi.quant.policy import WeightTensor
-from laqfi.quant.rounding import quantize
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import load_unet, output_axes
+from laqfi.storage.model_file import header, load_unet, output_axes
+from stored import quantize
 from tiny import tiny_params
 
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ INTERVAL = {"mean": 1.5, "low": 1.0, "high": 2.0}
 RECORDS = {
     "fisher": {
         "timesteps": [1, 50],
-        "layers": {"layers.1.weight": 1, "layers.2.weight": 2},
+        "layers": {"layers.1.weight": "1", "layers.2.weight": "2"},
         "magnitude": {"layers.1.weight": 0.5, "layers.2.weight": 0.5},
         "empirical": KIND,
         "gauss_newton": KIND,
@@ -102,10 +102,6 @@ MODELS = {
 }
 
 
-def weight_tensors() -> list[WeightTensor]:
-    return [WeightTensor(name, None, 0.0, weight) for name, weight in WEIGHTS.items()]
-
-
 READERS: dict[str, Callable[[Path], object]] = {
     **{f"{name}.npz": lambda p, names=tuple(arrays): files.read_arrays(p, *names) for name, arrays in ARRAYS.items()},
     **{f"{name}.json": lambda p, model=model: records.read(p, model) for name, model in MODELS.items()},
@@ -113,7 +109,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "model.safetensors": lambda p: load_unet(p, CPU),
     "packed.safetensors": lambda p: load_unet(p, CPU),
     "fisher.safetensors": lambda p: fisher_by_bin(p, WEIGHTS),
-    "curvature.safetensors": lambda p: read_curvature(p, weight_tensors()),
+    "curvature.safetensors": lambda p: read_curvature(p, WEIGHTS, dict.fromkeys(WEIGHTS, 0)),
     "params.yaml": load_params,
 }
 # How many different bad files of each kind the byte test must see refused, and how many it tries for that.
@@ -145,12 +141,9 @@ def whole(tmp_path_factory) -> Path:
         files.write_arrays(folder / f"{name}.npz", **content)
     for name, record in RECORDS.items():
         files.write_json(folder / f"{name}.json", record)
-    unet = UNet(UNetConfig(image_channels=1, base_channels=4, attention=(2,), heads=2, dropout=0.1))
-    metadata = {
-        "unet": unet.config.to_json(),
-        "diffusion": {"timesteps": 100, "beta_start": 0.001, "beta_end": 0.1},
-        "image": [1, 8, 8],
-    }
+    settings = Unet(family="unet", base_channels=4, attention=[2], heads=2, dropout=0.1)
+    unet = UNet(settings, image_channels=1)
+    metadata = header(settings, Diffusion(timesteps=100, beta_start=0.001, beta_end=0.1), [1, 8, 8])
     files.write_tensors(folder / "model.safetensors", unet.state_dict(), metadata)
     stored, formats = packed_parts(unet)
     files.write_tensors(folder / "packed.safetensors", stored, metadata | {"formats": formats})
@@ -415,7 +408,7 @@ def test_negative_fisher_and_curvature_are_refused(tmp_path):
         tmp_path / "c", {name: -torch.eye(w.numel() // len(w)) for name, w in WEIGHTS.items() if w.dim() > 1}
     )
     with pytest.raises(LaqfiError, match="has a diagonal below 0"):
-        read_curvature(tmp_path / "c", weight_tensors())
+        read_curvature(tmp_path / "c", WEIGHTS, dict.fromkeys(WEIGHTS, 0))
 
 
 @pytest.mark.parametrize("bins", [None, 3, [], ["1"], [1.0], [True], [0], [7], {"1": 1}], ids=str)

@@ -3,20 +3,23 @@ import torch
 
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
-from laqfi.models.unet import UNet
-from laqfi.quant.rounding import quantize
+from laqfi.models import families
+from laqfi.models.unet import UNet, Unet
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import is_quantizable, load_unet, output_axes, stored_bytes
+from laqfi.storage.model_file import VERSION, load_unet, output_axes, stored_bytes
+from stored import quantize
 
 CPU = torch.device("cpu")
+SETTINGS = {"family": "unet", "base_channels": 4, "attention": [2, 6], "heads": 2, "dropout": 0.1}
 
 
 @pytest.fixture
 def saved(unet, tmp_path):
     """A model file, and how to write it with changes."""
     metadata = {
-        "unet": unet.config.to_json(),
+        "version": VERSION,
+        "model": SETTINGS,
         "diffusion": {"timesteps": 100, "beta_start": 0.001, "beta_end": 0.1},
         "image": [1, 8, 8],
     }
@@ -93,7 +96,7 @@ def test_the_network_runs_on_the_stored_values(unet, saved):
 @pytest.mark.parametrize("formats", [{}, MIXED], ids=["int4", "mixed"])
 def test_a_packed_network_computes_what_the_plain_one_does_with_the_restored_weights(unet, packed, formats):
     loaded, _, _ = load_unet(packed(formats=formats), CPU)
-    plain = UNet(unet.config).eval()
+    plain = UNet(Unet(**SETTINGS), 1).eval()
     plain.load_state_dict(pack_unet(unet, formats)[2])
     x, t = torch.randn(3, 1, 8, 8), torch.tensor([1, 50, 100])
     with torch.no_grad():
@@ -117,8 +120,8 @@ def test_a_float32_network_is_an_ordinary_one(unet, saved):
     assert dict(loaded.named_parameters()).keys() == dict(unet.named_parameters()).keys()
 
 
-def test_only_matrices_of_the_six_layers_are_quantizable(unet):
-    names = [name for name, tensor in unet.state_dict().items() if is_quantizable(name, tensor)]
+def test_only_matrices_of_the_six_layers_are_scored(unet):
+    names = [name for name, tensor in unet.state_dict().items() if families.is_scored(Unet(**SETTINGS), name, tensor)]
     assert len(names) == 6 * 7 + 2 * 2  # two blocks of three and a resampling each; qkv and out of two attentions
     assert all(name.startswith("layers.") and name.endswith(".weight") for name in names)
     assert not any("norm" in name for name in names)
@@ -166,8 +169,13 @@ def test_size_is_the_size_of_the_file_within_its_header(saved, kind, packed):
     [
         ({"tensors": {"conv_in.weight": torch.zeros(4, 1, 5, 5)}}, r"conv_in\.weight is \(4, 1, 5, 5\), allowed is"),
         ({"tensors": {"surprise": torch.zeros(1)}}, r"surprise is \(torch\.float32, \(1,\)\), allowed is None"),
-        ({"unet": None}, "the metadata describes no model"),
-        ({"unet": {"image_channels": 1}}, "the metadata describes no model"),
+        ({"model": None}, "the metadata describes no model"),
+        ({"model": {"family": "unet"}}, "the metadata describes no model"),
+        ({"model": SETTINGS | {"family": "vit"}}, "the metadata describes no model"),
+        ({"image": [1, 12, 8]}, r"image is \[1, 12, 8\], allowed is"),
+        ({"image": [3, 8, 8]}, r"conv_in\.weight is \(4, 1, 3, 3\), allowed is \(4, 3, 3, 3\)"),
+        ({"version": 2}, "is of format version 2, allowed is 1"),
+        ({"version": None}, "is of format version None, allowed is 1"),
         ({"diffusion": {"timesteps": 100}}, "the metadata describes no model"),
     ],
 )

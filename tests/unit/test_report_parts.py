@@ -352,7 +352,7 @@ def test_fisher_by_tensor_draws_the_asked_timestep_in_the_colours_of_the_layers(
     unit = [100, 10, 1][column]
     assert bar_groups(axis) == {
         "layer 1": [(0, unit, plots.COLOURS[0].lower()), (1, 2 * unit, plots.COLOURS[0].lower())],
-        "layer 6": [(2, 3 * unit, plots.COLOURS[5].lower())],
+        "layer 6": [(2, 3 * unit, plots.COLOURS[1].lower())],
     }
     names = [text.get_text() for text in axis.get_xticklabels()]
     assert names == ["1.block1.conv1", "1.resample", "6.attention.qkv"]

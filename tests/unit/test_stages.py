@@ -44,8 +44,8 @@ def run(folder):
     reference(
         profile.sample, profile.evaluate, dataset=at.dataset, network=at.network, out=at.reference, floor=at.floor
     )
-    blocks = (profile.diffusion, profile.unet, profile.train)
-    train(*blocks, profile.threads, VERSIONS, dataset=at.dataset, model=at.model, loss=at.loss)
+    blocks = (profile.diffusion, profile.model, profile.train)
+    train(*blocks, profile.threads, VERSIONS, dataset=at.dataset, out=at.model, loss=at.loss)
     fisher(profile.fisher, dataset=at.dataset, model=at.model, out=at.fisher, table=at.table)
     curvature(profile.curvature, dataset=at.dataset, model=at.model, out=at.curvature)
     for name, variant in params.variants.items():
@@ -366,9 +366,9 @@ def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, d
         ({"versions": {"no-such": "1.0"}}, "no-such none is installed, {path} says 1.0; `make versions`, then"),
         ({"versions": {"numpy": 2}}, "{path}: versions.numpy: found 2. Input should be a valid string"),
         ({"versions": None}, "{path}: versions: found None"),
-        ({"dataset": {"name": "cifar"}}, "{path}: dataset.name: found 'cifar'"),
-        ({"dataset": {}}, "{path}: dataset: found no 'name', allowed is one of []"),
-        ({"dataset": "digits"}, "{path}: dataset: no block of settings"),
+        ({"dataset": {"name": "cifar"}}, "dataset.name: found 'cifar', allowed is one of"),
+        ({"dataset": {}}, "{path}: dataset.name: Field required"),
+        ({"dataset": "digits"}, "{path}: dataset: found 'digits'"),
         ({"threads": 1.5}, "{path}: threads: found 1.5"),
     ],
 )
@@ -415,7 +415,7 @@ def test_an_unknown_variant_is_named(tmp_path):
 
 
 def test_a_training_that_was_stopped_goes_on_only_with_the_same_versions_and_settings(done):
-    blocks = [done.profile.diffusion, done.profile.unet, done.profile.train]
+    blocks = [done.profile.diffusion, done.profile.model, done.profile.train]
     longer = [*blocks[:2], done.profile.train.model_copy(update={"steps": 7})]
     names = {
         fingerprint(blocks, 1, VERSIONS, done.dataset),

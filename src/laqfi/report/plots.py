@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -78,18 +79,18 @@ def fisher_by_timestep(table: dict, kind: str) -> bytes:
     return render(figure)
 
 
-def bars(title: str, y: str, layers: dict[str, int], values: dict[str, float], errors: dict | None = None) -> bytes:
+def bars(title: str, y: str, layers: dict[str, str], values: dict[str, float], errors: dict | None = None) -> bytes:
     """One bar per weight tensor, coloured by layer, on a log scale."""
     figure, axis = axes(14, 6, title, "", y)
     names = list(layers)
-    for layer in sorted(set(layers.values())):
+    for colour, layer in zip(itertools.cycle(COLOURS), sorted(set(layers.values())), strict=False):
         places = [place for place, name in enumerate(names) if layers[name] == layer]
         members = [names[place] for place in places]
         spread = None if errors is None else [errors[name] for name in members]
         axis.bar(
             places,
             [values[n] for n in members],
-            color=COLOURS[layer - 1],
+            color=colour,
             yerr=spread,
             label=f"layer {layer}",
         )

@@ -9,11 +9,13 @@ from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.quality.judge import Judge
 from laqfi.quality.params import Groups
-from laqfi.quant.apply import Storage, as_file, stored_size
-from laqfi.quant.gather import fisher_by_bin, read_curvature, weight_tensors
+from laqfi.quant.apply import as_file, store_all, stored_size
+from laqfi.quant.choice import Choices
+from laqfi.quant.evidence import Evidence
+from laqfi.quant.gather import fisher_by_bin, gather
 from laqfi.quant.knapsack import BudgetTooSmallError
 from laqfi.quant.params import Budget, Controls, Quantize
-from laqfi.quant.policy import Choices, Importance, Target, WeightTensor, budget
+from laqfi.quant.policies.budget import Importance, Target, budget
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Drawing
 from laqfi.stages import command
@@ -42,8 +44,8 @@ def controls(
     All are drawn from stored tensors, on the noise of the first images of FP32's samples.
     """
     tensors, metadata = files.read_tensors(model)
-    weights = weight_tensors(quantize, sample, model, table, fisher_by_bin(fisher, tensors))
-    storage = Storage(weights, read_curvature(curvature, weights))
+    maps = fisher_by_bin(fisher, tensors)
+    weights = gather((tensors, metadata), model, quantize, sample, table=table, maps=maps, curvature=curvature)
     base_images = files.read_array(base_samples, "images")[:, : controls.images]
     judge = Judge(network, reference, evaluate.groups)
 
@@ -51,7 +53,7 @@ def controls(
         chosen = choose(weights, one, importance)
         if chosen is None:
             return None
-        stored = storage.store_all(chosen)
+        stored = store_all(weights, chosen)
         unet, alphas_cumprod, _ = unet_of(*as_file(stored, metadata), out, default_device())
         shape = tuple(metadata["image"])
         images = draw_images(unet, alphas_cumprod, shape, sample, controls.images, progress=False)
@@ -65,7 +67,7 @@ def controls(
     files.write_json(out, {"images": controls.images, "seeds": sample.seeds, "rows": rows})
 
 
-def choose(weights: list[WeightTensor], one: Budget, importance: Importance) -> Choices | None:
+def choose(weights: list[Evidence], one: Budget, importance: Importance) -> Choices | None:
     """What the budget allows, None if it is too small for that importance."""
     target = Target(ratio=one.ratio)
     try:

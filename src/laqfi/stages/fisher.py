@@ -3,22 +3,23 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.pictures import from_uint8
 from laqfi.base.random import generator
-from laqfi.models.unet import UNet, layer_of
+from laqfi.models import families
 from laqfi.sensitivity.fisher import FisherMap, fisher_maps, mean_and_error
 from laqfi.sensitivity.params import Fisher
 from laqfi.stages import command
-from laqfi.storage.model_file import is_quantizable, load_unet
+from laqfi.storage.model_file import load_unet, settings_of
 
 
 def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path) -> None:
     """Write the per-weight maps like a checkpoint (`kind/bin/name`), and the table of means as JSON."""
     images = from_uint8(files.read_array(dataset, "train_images"))
-    unet, alphas_cumprod, _ = load_unet(model, default_device())
+    unet, alphas_cumprod, metadata = load_unet(model, default_device())
     chosen = torch.from_numpy(generator("fisher", fisher.seed).permutation(len(images))[: fisher.images])
     maps = fisher_maps(
         unet,
@@ -36,13 +37,15 @@ def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path
         for name, tensor in tensors.items()
     }
     files.write_tensors(out, per_weight, {"timesteps": fisher.timesteps, "bins": fisher.bins})
-    files.write_json(table, summarise(unet, maps) | {"images": len(chosen), "timesteps": fisher.timesteps})
+    files.write_json(
+        table, summarise(unet, settings_of(metadata), maps) | {"images": len(chosen), "timesteps": fisher.timesteps}
+    )
 
 
-def summarise(unet: UNet, maps: dict[str, FisherMap]) -> dict:
+def summarise(model: nn.Module, settings: families.Settings, maps: dict[str, FisherMap]) -> dict:
     """Mean Fisher with standard error per weight tensor and per layer (all its weights alike), and mean |w|."""
-    weights = {name: w for name, w in unet.named_parameters() if is_quantizable(name, w)}
-    layers = {name: layer_of(name) for name in weights}
+    weights = {name: w for name, w in model.named_parameters() if families.is_scored(settings, name, w)}
+    layers = {name: families.group_of(settings, name) for name in weights}
     summary = {"layers": layers, "magnitude": {name: w.abs().mean().item() for name, w in weights.items()}}
     for kind, fisher_map in maps.items():
         tensors = {name: as_lists(fisher_map.per_sample[name]) for name in weights}
@@ -50,7 +53,7 @@ def summarise(unet: UNet, maps: dict[str, FisherMap]) -> dict:
         for layer in sorted(set(layers.values())):
             members = [name for name in weights if layers[name] == layer]
             total = sum(fisher_map.per_sample[name] * weights[name].numel() for name in members)
-            by_layer[str(layer)] = as_lists(total / sum(weights[name].numel() for name in members))
+            by_layer[layer] = as_lists(total / sum(weights[name].numel() for name in members))
         summary[kind] = {"tensors": tensors, "layers": by_layer}
     return summary
 

@@ -5,11 +5,14 @@ from pathlib import Path
 
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
-from laqfi.quant.apply import Storage, Stored, as_file
-from laqfi.quant.gather import fisher_by_bin, read_curvature, weight_tensors
+from laqfi.quant.apply import as_file, store_all
+from laqfi.quant.choice import Choice
+from laqfi.quant.evidence import Evidence
+from laqfi.quant.gather import fisher_by_bin, gather
 from laqfi.quant.params import Quantize, Variant
-from laqfi.quant.policy import Choice, WeightTensor, bind
+from laqfi.quant.policies.every import bind
 from laqfi.quant.prediction import bits_over_bound, predicted_change
+from laqfi.quant.rounding import Stored
 from laqfi.sampling.params import Sampler
 from laqfi.stages import command
 
@@ -29,10 +32,10 @@ def quantize(
     """Write the tensors in the formats chosen, and beside them which tensor got what and why."""
     tensors, metadata = files.read_tensors(model)
     maps = fisher_by_bin(fisher, tensors)
-    weights = weight_tensors(quantize, sample, model, table, maps)
+    weights = gather((tensors, metadata), model, quantize, sample, table=table, maps=maps, curvature=curvature)
     chosen = bind(variant.policy, variant.model_extra)(weights)
     try:
-        stored = Storage(weights, read_curvature(curvature, weights)).store_all(chosen)
+        stored = store_all(weights, chosen)
     except LaqfiError as error:
         raise LaqfiError(f"{model}: {error}") from error
     files.write_tensors(out, *as_file(stored, metadata))
@@ -50,7 +53,7 @@ def quantize(
     files.write_json(choices, report)
 
 
-def reason(choice: Choice, t: WeightTensor, stored: Stored) -> dict:
+def reason(choice: Choice, t: Evidence, stored: Stored) -> dict:
     """What a reader may ask about one tensor."""
     return {
         "format": choice.format.name,
