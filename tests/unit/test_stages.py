@@ -50,7 +50,7 @@ def run(folder):
     curvature(profile.curvature, dataset=at.dataset, model=at.model, out=at.curvature)
     for name, variant in params.variants.items():
         quantize_variant(at, variant, stored(at, name), folder / f"choices/{name}.json")
-        draw(profile.sample, stored(at, name), folder / f"sample/{name}.npz", folder / f"sheets/{name}.png")
+        draw(profile.sample, name, stored(at, name), folder / f"sample/{name}.npz", folder / f"sheets/{name}.png")
         evaluate_variant(at, name)
     controls(
         profile.controls,
@@ -70,8 +70,8 @@ def run(folder):
     return at
 
 
-def draw(settings, model, out, sheet):
-    sample(settings, model=model, out=out, sheet=sheet)
+def draw(settings, name, model, out, sheet):
+    sample(settings, name, model=model, out=out, sheet=sheet)
 
 
 def quantize_variant(at, variant, out, choices, table=None):
@@ -96,6 +96,7 @@ def evaluate_variant(at, name):
     evaluate(
         at.profile.sample,
         at.profile.evaluate,
+        name,
         model=stored(at, name),
         samples=at.root / f"sample/{name}.npz",
         base_model=stored(at, "fp32"),
@@ -184,14 +185,14 @@ def test_the_stored_quantized_file_is_what_samples(done, tmp_path):
     tensors[name] = tensors[name].flip(0)
     broken = tmp_path / "broken.safetensors"
     files.write_tensors(broken, tensors, metadata)
-    draw(done.profile.sample, broken, tmp_path / "broken.npz", tmp_path / "broken.png")
+    draw(done.profile.sample, "threshold", broken, tmp_path / "broken.npz", tmp_path / "broken.png")
     before = files.read_array(done.root / "sample/threshold.npz", "images")
     assert not np.array_equal(before, files.read_array(tmp_path / "broken.npz", "images"))
 
 
 def test_images_do_not_depend_on_the_batch_size(done, tmp_path):
     settings = done.profile.sample.model_copy(update={"batch_size": 33})
-    draw(settings, stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
+    draw(settings, "fp32", stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
     a, b = (files.read_array(p, "images").astype(int) for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
     assert abs(a - b).max() <= 1  # float32 sums in another order may round a pixel to its neighbour
     assert (a != b).mean() < 0.001
@@ -199,7 +200,7 @@ def test_images_do_not_depend_on_the_batch_size(done, tmp_path):
 
 def test_ancestral_sampling_draws_other_images_from_the_same_start(done, tmp_path):
     settings = done.profile.sample.model_copy(update={"sampler": "ddpm"})
-    draw(settings, stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
+    draw(settings, "fp32", stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
     a, b = (files.read_array(p, "images") for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
     assert a.shape == b.shape == (2, 100, 1, 8, 8)
     assert not np.array_equal(a, b)
@@ -352,7 +353,9 @@ def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, d
     payload = done.model.read_bytes()
     if damage != "missing":
         model.write_bytes(payload[:-1000] if damage == "truncated" else b"PK\x03\x04" + payload)
-    result = called("sample", params, "--model", model, "--out", out, "--sheet", tmp_path / "x.png")
+    result = called(
+        "sample", params, "--variant", "fp32", "--model", model, "--out", out, "--sheet", tmp_path / "x.png"
+    )
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {model}: ")
     assert result.stderr.count("\n") == 1
@@ -405,6 +408,28 @@ def test_a_stage_whose_settings_or_code_change_while_it_runs_fails(tmp_path, mon
         assert end.value.code == said
     else:
         command.run(stage)
+
+
+def test_a_variant_is_what_its_name_says_and_not_the_file_of_its_model(done, tmp_path):
+    """`budget` is among the headline's variants, `ratio` is not; the settings hold no block of either."""
+    params, model = settings_file(tmp_path, variants={}), tmp_path / "ratio.safetensors"
+    model.write_bytes(stored(done, "budget").read_bytes())
+    result = called(
+        "sample",
+        params,
+        "--variant",
+        "budget",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "x.npz",
+        "--sheet",
+        tmp_path / "x.png",
+    )
+    assert result.returncode == 0, result.stderr
+    for key in ("images", "ancestral"):
+        wanted = files.read_array(done.root / "sample/budget.npz", key)
+        assert np.array_equal(files.read_array(tmp_path / "x.npz", key), wanted)
 
 
 def test_an_unknown_variant_is_named(tmp_path):

@@ -17,6 +17,7 @@ from laqfi.storage.model_file import load_unet, stored_bytes
 def evaluate(
     sample: Drawn,
     evaluate: Evaluate,
+    name: str,
     *,
     model: Path,
     samples: Path,
@@ -29,21 +30,19 @@ def evaluate(
 ) -> None:
     """Write size, FID with its interval and its paired difference, KID, PSNR and noise error as JSON."""
     held_out = files.read_array(dataset, "test_images")[: evaluate.noise_images]
-    draws = sample.images_of(model.stem)
+    draws = sample.images_of(name)
     drawn, base_drawn = (files.read_arrays(path, *draws) for path in (samples, base_samples))
     for path, found in ((base_samples, base_drawn), (samples, drawn)):
-        for name, images in draws.items():
+        for key, images in draws.items():
             wanted = (len(sample.seeds), images, *base_drawn["images"].shape[2:])
-            if found[name].dtype != "uint8" or found[name].shape != wanted:
-                raise LaqfiError(
-                    f"{path}: {name} is {found[name].dtype} {found[name].shape}, allowed is uint8 {wanted}"
-                )
+            if found[key].dtype != "uint8" or found[key].shape != wanted:
+                raise LaqfiError(f"{path}: {key} is {found[key].dtype} {found[key].shape}, allowed is uint8 {wanted}")
     (unet, alphas_cumprod, _), (base, _, _) = (load_unet(path, default_device()) for path in (model, base_model))
     noise_mse = noise_error(unet, base, from_uint8(held_out), alphas_cumprod, evaluate.noise_timesteps, evaluate.seed)
     size, dtypes = stored_bytes(*files.read_tensors(model))
     base_size, _ = stored_bytes(*files.read_tensors(base_model))
     judge = Judge(network, reference, evaluate.groups)
-    quality = {name: judge.against_base(drawn[name], base_drawn[name]) for name in draws}
+    quality = {key: judge.against_base(drawn[key], base_drawn[key]) for key in draws}
     summary = {
         "bytes": size,
         "file_bytes": model.stat().st_size,
@@ -55,7 +54,7 @@ def evaluate(
         "noise_mse": {str(timestep): value for timestep, value in noise_mse.items()},
     }
     summary |= quality.pop("images")
-    again = {name: found | {"images": draws[name]} for name, found in quality.items()}
+    again = {key: found | {"images": draws[key]} for key, found in quality.items()}
     files.write_json(out, summary | ({"headline": again} if again else {}))
 
 
