@@ -38,15 +38,12 @@ def controls(
     reference: Path,
     out: Path,
 ) -> None:
-    """Write size and quality for every budget and importance as a ControlTable.
-
-    All are drawn from stored tensors, on the noise of the first images of FP32's samples.
-    """
+    """Write size and quality for every budget and importance, all drawn from the noise of FP32's first images."""
     tensors, metadata = files.read_tensors(model)
     weights = weight_tensors(quantize, sample, model, table, fisher_by_bin(fisher, tensors))
     storage = Storage(weights, read_curvature(curvature, weights))
     base_images = files.read_array(base_samples, "images")[:, : controls.images]
-    judge = Judge(network, reference, evaluate.groups)
+    judge, shape = Judge(network, reference, evaluate.groups), tuple(metadata["image"])
 
     def measured(one: Budget, importance: Importance) -> records.StoredQuality | None:
         chosen = choose(weights, one, importance)
@@ -54,7 +51,6 @@ def controls(
             return None
         stored = storage.store_all(chosen)
         unet, alphas_cumprod, _ = unet_of(*as_file(stored, metadata), model, default_device())
-        shape = tuple(metadata["image"])
         images = draw_images(unet, alphas_cumprod, shape, sample, controls.images, progress=False)
         return records.StoredQuality(bytes=stored_size(stored), **dict(judge.quality(images, base_images)))
 
