@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 import yaml
-from runs import ENGINES, assert_nothing_is_half_written, cached, finished, make, one_rerun
+from runs import ENGINES, assert_nothing_is_half_written, cached, finished, one_rerun
 
 MODEL = "data/tiny/model.safetensors"
 # A stage reads each of them; in this order none is made from one that comes later.

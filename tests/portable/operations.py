@@ -63,7 +63,10 @@ def operations() -> dict[str, str]:
     target = statistics.Reference.of(*statistics.mean_and_covariance(features[:100]))
     fid = statistics.jackknife_fid(features[100:], target, 4)
     found["FID"] = digest(
-        fid.value, fid.left_out, statistics.interval([fid]), statistics.kid(features[:100], features[100:])
+        fid.value,
+        fid.left_out,
+        *statistics.interval([fid]).model_dump().values(),
+        statistics.kid(features[:100], features[100:]),
     )
     network = FeatureNet(1, 8, 10)
     labels = torch.arange(8)

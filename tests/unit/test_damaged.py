@@ -56,8 +56,21 @@ ARRAYS = {
 MEANS = {"mean": [0.5, 0.25], "standard_error": [0.125, 0.0]}
 KIND = {"tensors": {"layers.1.weight": MEANS, "layers.2.weight": MEANS}, "layers": {"1": MEANS, "2": MEANS}}
 INTERVAL = {"mean": 1.5, "low": 1.0, "high": 2.0}
+FID = INTERVAL | {"per_seed": [1.0, 2.0], "left_out": [[1.5, 0.5], [2.5, 1.5]]}
+QUALITY = {"images": 40, "fid": FID, "kid": 0.5, "psnr": 20.5}
+FLOOR = {"images": 100, "fid": INTERVAL, "kid": 0.5}
+ALLOCATED = {
+    "format": "int4",
+    "bits": 4.5,
+    "layout": {"shape": [4, 4, 3, 3]},
+    "rounding": "gptq",
+    "score": 0.5,
+    "threshold": 0.25,
+    "squared_error": 0.125,
+}
 RECORDS = {
     "fisher": {
+        "images": 4,
         "timesteps": [1, 50],
         "layers": {"layers.1.weight": "1", "layers.2.weight": "2"},
         "magnitude": {"layers.1.weight": 0.5, "layers.2.weight": 0.5},
@@ -66,25 +79,26 @@ RECORDS = {
     },
     "choices": {
         "policy": "bits",
-        "tensors": {"layers.1.weight": {"bits": 4.5, "layout": {"shape": [4, 4, 3, 3]}}},
+        "options": {},
+        "tensors": {"layers.1.weight": ALLOCATED},
         "predicted_noise_mse": {"1": 0.5, "100": 0.25},
         "bits_per_weight": {"bits": 4.5, "bound": 3.5},
     },
-    "evaluate": {
+    "evaluate": QUALITY
+    | {
         "bytes": 1000,
-        "images": 40,
+        "file_bytes": 1200,
         "parameters": {"int4": 2000},
-        "reduction": 0.5,
-        "size_band": "large",
-        "fid": INTERVAL | {"per_seed": [1.0, 2.0], "left_out": [[1.5, 0.5], [2.5, 1.5]]},
-        "fid_difference": INTERVAL,
-        "fid_band": "good",
-        "kid": 0.5,
-        "verdict": "worse than FP32",
-        "psnr": 20.5,
+        "seeds": [0, 1],
         "noise_mse": {"1": 0.5, "100": 0.25},
+        "headlines": {"large": QUALITY},
     },
-    "floor": {"fid": 1.5, "low": 1.0, "high": 2.0, "kid": 0.5, "images": 100},
+    "controls": {
+        "seeds": [0, 1],
+        "base": QUALITY,
+        "rows": [{"ratio": 8.0, "importance": "fisher", "found": QUALITY | {"bytes": 1000}}],
+    },
+    "floor": FLOOR | {"headlines": {"large": FLOOR}},
     "info": {
         "dataset": "digits",
         "network": "classifier",
@@ -95,11 +109,17 @@ RECORDS = {
 }
 MODELS = {
     "fisher": records.FisherTable,
-    "choices": records.Choices,
+    "choices": records.Allocation,
     "evaluate": records.Evaluation,
-    "floor": records.Floor,
-    "info": records.Info,
+    "controls": records.ControlTable,
+    "floor": records.Floors,
+    "info": records.FeatureNetwork,
 }
+MAY_BE_LEFT_OUT = {"headlines"}
+MAY_BE_NONE = {"psnr", "threshold", "found", "bits_per_weight", "accuracy"}
+# Blocks whose keys are names, which may be any, or timesteps.
+NAMED = [(key,) for key in ("tensors", "layers", "magnitude", "parameters", "noise_mse", "headlines", "options")]
+NAMED.append(("predicted_noise_mse",))
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -520,12 +540,47 @@ def test_json_of_another_shape_is_refused(tmp_path, name):
     for word in ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 100_000, '"\ud800'):
         assert refused(path, f'{{"x": {word}}}'.encode(errors="surrogatepass"), read)
     assert refused(path, b'{"x": 1, "x": 1, ' + json.dumps(record).encode()[1:], read)
-    for key in record:
-        assert refused(path, json.dumps(changed(record, (key,), None, remove=True)).encode(), read)
     for place, value in places(record):
         for wrong in wrong_for(value):
             if type(value) is float or wrong != -1:
                 assert refused(path, json.dumps(changed(record, place, wrong)).encode(), read), (place, wrong)
+        assert refused(path, json.dumps(changed(record, place, None)).encode(), read) != (place[-1] in MAY_BE_NONE)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_json_with_a_key_too_many_or_too_few_is_refused(tmp_path, name):
+    """Wherever the keys are those of a record, and not names of tensors or the like."""
+    record, path = RECORDS[name], tmp_path / f"{name}.json"
+
+    def is_refused(case: dict) -> bool:
+        return refused(path, json.dumps(case).encode(), READERS[path.name])
+
+    assert is_refused(record | {"more": 1})
+    for place, value in places(record):
+        if type(place[-1]) is str and place[-1] not in MAY_BE_LEFT_OUT and place[-2:-1] not in NAMED:
+            assert is_refused(changed(record, place, None, remove=True)), place
+        if isinstance(value, dict) and place[-1:] not in NAMED and place[-1] != "layout":
+            assert is_refused(changed(record, (*place, "more"), 1)), place
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_written_and_read_again_is_equal(tmp_path, name):
+    record = MODELS[name].model_validate(RECORDS[name])
+    records.write(tmp_path / "x", record)
+    assert records.read(tmp_path / "x", MODELS[name]) == record
+    assert files.read_json(tmp_path / "x") == RECORDS[name]
+
+
+@pytest.mark.parametrize("key", ["0", "01", "+1", " 1", "1 ", "1.0", "1e2", "-1", "1000000000", "one", "", "１"])
+def test_a_key_that_is_no_timestep_is_refused(tmp_path, key):
+    case = RECORDS["evaluate"] | {"noise_mse": {key: 0.5}}
+    assert refused(tmp_path / "x", json.dumps(case).encode(), READERS["evaluate.json"])
+
+
+def test_an_interval_without_its_value_is_refused(tmp_path):
+    for wrong in ({"mean": 0.5}, {"mean": 2.5}, {"low": 2.0, "high": 1.0}):
+        case = RECORDS["floor"] | {"fid": INTERVAL | wrong}
+        assert refused(tmp_path / "x", json.dumps(case).encode(), READERS["floor.json"])
 
 
 def test_params_of_another_shape_are_refused(tmp_path):

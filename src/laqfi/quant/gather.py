@@ -63,12 +63,12 @@ def gather(
     ]
 
 
-def normalised_scores(table: dict, settings: Quantize, path: Path) -> dict[str, float]:
+def normalised_scores(table: records.FisherTable, settings: Quantize, path: Path) -> dict[str, float]:
     """Mean Fisher of every weight tensor at the chosen timestep, relative to the largest of them (eq. 2)."""
-    if settings.timestep not in table["timesteps"]:
-        raise LaqfiError(f"{path}: holds the timesteps {table['timesteps']}, not {settings.timestep}")
-    column = table["timesteps"].index(settings.timestep)
-    means = {name: rows["mean"][column] for name, rows in table[settings.fisher]["tensors"].items()}
+    if settings.timestep not in table.timesteps:
+        raise LaqfiError(f"{path}: holds the timesteps {table.timesteps}, not {settings.timestep}")
+    column = table.timesteps.index(settings.timestep)
+    means = {name: rows.mean[column] for name, rows in table.of_kind(settings.fisher).tensors.items()}
     top = max(means.values())
     return {name: mean / top if top > 0 else 0.0 for name, mean in means.items()}
 

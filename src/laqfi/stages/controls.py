@@ -5,6 +5,7 @@ from typing import get_args
 
 from tqdm import tqdm
 
+from laqfi import records
 from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.quality.judge import Judge
@@ -39,32 +40,29 @@ def controls(
     reference: Path,
     out: Path,
 ) -> None:
-    """Write size and quality for every budget and importance as JSON; null where no choice fits the budget.
-
-    All are drawn from stored tensors, on the noise of the first images of FP32's samples.
-    """
+    """Write size and quality for every budget and importance, all drawn from the noise of FP32's first images."""
     tensors, metadata = files.read_tensors(model)
     maps = fisher_by_bin(fisher, tensors)
     weights = gather((tensors, metadata), model, quantize, sample, table=table, maps=maps, curvature=curvature)
     base_images = files.read_array(base_samples, "images")[:, : controls.images]
-    judge = Judge(network, reference, evaluate.groups)
+    judge, shape = Judge(network, reference, evaluate.groups), tuple(metadata["image"])
 
-    def measure(one: Budget, importance: Importance) -> dict | None:
+    def measured(one: Budget, importance: Importance) -> records.StoredQuality | None:
         chosen = choose(weights, one, importance)
         if chosen is None:
             return None
         stored = store_all(weights, chosen)
-        unet, alphas_cumprod, _ = unet_of(*as_file(stored, metadata), out, default_device())
-        shape = tuple(metadata["image"])
+        unet, alphas_cumprod, _ = unet_of(*as_file(stored, metadata), model, default_device())
         images = draw_images(unet, alphas_cumprod, shape, sample, controls.images, progress=False)
-        return {"bytes": stored_size(stored)} | judge.against_base(images, base_images)
+        return records.StoredQuality(bytes=stored_size(stored), **dict(judge.quality(images, base_images)))
 
     points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]
     rows = [
-        {"ratio": one.ratio, "importance": importance, "found": measure(one, importance)}
+        records.ControlRow(ratio=one.ratio, importance=importance, found=measured(one, importance))
         for one, importance in tqdm(points, "controls")
     ]
-    files.write_json(out, {"images": controls.images, "seeds": sample.seeds, "rows": rows})
+    base = judge.quality(base_images, base_images)
+    records.write(out, records.ControlTable(seeds=sample.seeds, base=base, rows=rows))
 
 
 def choose(weights: list[Evidence], one: Budget, importance: Importance) -> Choices | None:

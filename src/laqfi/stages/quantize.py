@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from laqfi import records
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.apply import as_file, store_all
@@ -43,27 +44,27 @@ def quantize(
     layouts = {name: one.layout for name, one in stored.items()}
     pixels = math.prod(metadata["image"])
     uniform = {t.name: t.fisher["uniform"] for t in weights}
-    report = {
-        "policy": variant.policy,
-        "options": variant.model_extra,
-        "tensors": {t.name: reason(chosen[t.name], t, stored[t.name]) for t in weights if t.name in chosen},
-        "predicted_noise_mse": {edge: predicted_change(deltas, of_bin) / pixels for edge, of_bin in maps.items()},
-        "bits_per_weight": bits_over_bound(layouts, {t.name: t.weight for t in weights}, deltas, uniform),
-    }
-    files.write_json(choices, report)
+    allocation = records.Allocation(
+        policy=variant.policy,
+        options=variant.model_extra,
+        tensors={t.name: allocated(chosen[t.name], t, stored[t.name]) for t in weights if t.name in chosen},
+        predicted_noise_mse={edge: predicted_change(deltas, of_bin) / pixels for edge, of_bin in maps.items()},
+        bits_per_weight=bits_over_bound(layouts, {t.name: t.weight for t in weights}, deltas, uniform),
+    )
+    records.write(choices, allocation)
 
 
-def reason(choice: Choice, t: Evidence, stored: Stored) -> dict:
+def allocated(choice: Choice, t: Evidence, stored: Stored) -> records.AllocatedTensor:
     """What a reader may ask about one tensor."""
-    return {
-        "format": choice.format.name,
-        "bits": 8 * stored.layout.bytes() / t.weight.numel(),
-        "layout": stored.layout.to_json(),
-        "rounding": choice.rounding,
-        "score": t.score,
-        "threshold": choice.threshold,
-        "squared_error": stored.delta.square().sum().item(),
-    }
+    return records.AllocatedTensor(
+        format=choice.format.name,
+        bits=8 * stored.layout.bytes() / t.weight.numel(),
+        layout=stored.layout.to_json(),
+        rounding=choice.rounding,
+        score=t.score,
+        threshold=choice.threshold,
+        squared_error=stored.delta.square().sum().item(),
+    )
 
 
 if __name__ == "__main__":
