@@ -9,11 +9,12 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from laqfi.base.errors import LaqfiError
+from laqfi.records import Interval, StoredLayout
 from laqfi.report import noise
 from laqfi.report.differences import against_fp32, controls_against_fp32
 from laqfi.report.plots import fisher, formats, model, quality
 from laqfi.report.plots.canvas import COLOURS, png
-from small_run import ALLOCATIONS, CONTROLS, EVALUATIONS, FISHER, FLOORS
+from small_run import ALLOCATIONS, CONTROLS, EVALUATIONS, FISHER, FLOORS, allocation
 
 VARIANTS, JUDGED_CONTROLS = against_fp32(EVALUATIONS), controls_against_fp32(CONTROLS)
 
@@ -133,6 +134,10 @@ def test_size_against_fid_draws_each_variant_with_its_interval():
     assert absolute.lines[0].get_ydata()[0] == FLOORS.fid.mean
 
 
+def test_error_bars_go_down_to_the_low_end_and_up_to_the_high_one():
+    assert quality.spread(Interval(mean=1.0, low=0.5, high=3.0)) == [[0.5], [2.0]]
+
+
 def test_control_lines_are_psnr_and_difference_to_fp32_along_the_sizes():
     fidelity, paired = quality.control_lines(JUDGED_CONTROLS).axes
     assert {line.get_label(): line.get_xydata().tolist() for line in fidelity.lines} == {
@@ -152,9 +157,24 @@ def test_control_lines_are_psnr_and_difference_to_fp32_along_the_sizes():
 def test_bits_and_their_bound_stand_beside_each_other():
     (axis,) = formats.over_bound(ALLOCATIONS).axes
     groups = bar_groups(axis)
-    assert [height for _, height, _ in groups["spent, scales included"]] == [4, 2.5]
-    assert [height for _, height, _ in groups["bound at the same predicted error"]] == [2.5, 1]
+    spent, bound = groups["spent, scales included"], groups["bound at the same predicted error"]
+    assert [(round(place, 9), height) for place, height, _ in spent] == [(-0.2, 4), (0.8, 2.5)]
+    assert [(round(place, 9), height) for place, height, _ in bound] == [(0.2, 2.5), (1.2, 1)]
     assert [text.get_text() for text in axis.texts] == ["+1.5", "+1.5"]
+
+
+def test_the_map_of_bits_has_a_row_per_matrix_and_a_column_per_packed_variant():
+    def packed(bits: float):
+        one = allocation("bits", bits, 1e-6)
+        (tensor,) = one.tensors.values()
+        bias = tensor.model_copy(update={"layout": StoredLayout(shape=[4]), "bits": 16.0})
+        second = tensor.model_copy(update={"bits": bits + 1})
+        return one.model_copy(update={"tensors": {"a.weight": tensor, "a.bias": bias, "b.weight": second}})
+
+    axis = formats.bits_map({"fp32": ALLOCATIONS["fp32"], "x": packed(4.5), "y": packed(9.0)}).axes[0]
+    assert axis.images[0].get_array().tolist() == [[4.5, 9], [5.5, 10]]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["x", "y"]
 
 
 def test_predicted_and_measured_changes_are_points_beside_the_diagonal():
