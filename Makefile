@@ -1,6 +1,6 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands versions provenance verify test fault-test record-test portable-test slurm-test \
+.PHONY: help repro commands versions runs provenance verify test fault-test record-test portable-test slurm-test \
     slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
@@ -40,6 +40,9 @@ commands: $(VENV) ## print the stage commands of PROFILE in order, to run them w
 versions: $(VENV) ## record the installed versions that results depend on: workflow/versions.yaml
 	@$(RUN) python workflow/versions.py
 
+runs: $(VENV) ## record what the active profiles of params.yaml run, for a plain dvc repro: workflow/runs.yaml
+	@$(RUN) python workflow/active_runs.py
+
 provenance: $(VENV) ## write which commit, parameters, versions and device made the results of PROFILE
 	@$(RUN) python workflow/provenance.py $(PROFILE)
 
@@ -69,7 +72,7 @@ slurm-resume: $(SLURM) ## go on with a run on SLURM whose head process was kille
 	@$(RUN) snakemake --workflow-profile workflow/profiles/slurm
 
 lint: $(VENV) ## style and workflow checks, nothing is changed
-	@$(RUN) ruff check && ruff format --check && snakefmt --check workflow && snakemake --lint
+	@$(RUN) ruff check && ruff format --check && lint-imports && snakefmt --check workflow && snakemake --lint
 
 bench: $(VENV) ## memory and speed of stored weights, beside optimum-quanto's: reports/bench
 	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'

@@ -12,23 +12,21 @@ from pathlib import Path
 
 import yaml
 
+import active_runs
+from engines import planned_jobs
 from tiny import ROOT, tiny_params
 
 MAKES = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")  # what `make test` tells a make it starts, which a user's is not told
 
 
-def planned_jobs(text: str) -> set[str]:
-    """The jobs in what `snakemake --dry-run` prints, named as DVC names them."""
-    jobs = re.findall(r"^(?:local)?rule (\w+):$(.*?)(?=^\[|^Job stats|\Z)", text, flags=re.M | re.S)
-    found = {(rule, *re.findall(r"(?:profile|variant)=(\w+)", body)) for rule, body in jobs if rule != "all"}
-    return {f"{rule}@{'-'.join(wildcards)}" for rule, *wildcards in found}
-
-
 class Clone:
-    """A repository of its own with the working tree's tracked files."""
+    """A repository of its own with the working tree's tracked files.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    `commands` is a folder with the engines and `python`: this environment's, or those of warm.py.
+    """
+
+    def __init__(self, folder: Path, commands: Path = Path(sys.executable).parent):
+        self.folder, self.commands = folder, commands
         listed = self.git("ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT).stdout
         for name in listed.split("\0"):
             if name and not name.startswith("reports/") and name != "dvc.lock" and (ROOT / name).is_file():
@@ -54,7 +52,7 @@ class Clone:
 
     @property
     def environment(self) -> dict[str, str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = f"{self.commands}{os.pathsep}{os.environ['PATH']}"
         inherited = {k: v for k, v in os.environ.items() if k not in MAKES}
         return inherited | {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
 
@@ -80,12 +78,19 @@ class Clone:
         self.git("commit", "-q", "--allow-empty", "-m", message)
 
     def write_params(self, params):
+        """With the runs that `make repro` would record, so that a plain `dvc repro` goes by it."""
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        found = {
+            f"{profile}-{variant}": {"profile": profile, "variant": variant}
+            for profile in params["active"]
+            for variant in params["profiles"][profile].get("variants", params["variants"])
+        }
+        (self.folder / "workflow/runs.yaml").write_text(active_runs.text(found))
 
     def resolve(self) -> None:
         """Write data/tiny/params.json, which all other stages read."""
-        files = ("--params", "params.yaml", "--versions", "workflow/versions.yaml", "--out", "data/tiny/params.json")
-        self.call("python", "-m", "laqfi.stages.params", "--profile", "tiny", *files)
+        files = ("--params", "params.yaml", "--versions", "workflow/versions.yaml", "--runs", "workflow/runs.yaml")
+        self.call("python", "-m", "laqfi.stages.params", *files, "--profile", "tiny", "--out", "data/tiny/params.json")
 
     def repro(self) -> set[str]:
         """Run DVC; the stages it ran, not those it took from its cache."""
@@ -109,7 +114,7 @@ class Clone:
     def ask(self, question: str, about=None):
         """The answer of `engines.py` in this clone."""
         script = Path(__file__).with_name("engines.py")
-        return json.loads(self.call(sys.executable, script, question, input=json.dumps(about)).stdout.splitlines()[-1])
+        return json.loads(self.call("python", script, question, input=json.dumps(about)).stdout.splitlines()[-1])
 
     def outputs(self) -> dict[str, str]:
         """SHA-256 of every output that dvc.yaml declares."""

@@ -5,6 +5,7 @@ Each is started once, for that takes longer than its answer. The answer is the l
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,6 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
-
-from clone import planned_jobs
 
 World = dict[str, str]  # the files that differ from those of the repository: path to text
 
@@ -64,6 +63,13 @@ def snakemake_planned(worlds: list[World]) -> list[list[str]]:
             answers.append(sorted(planned_jobs(forked(["--dry-run"]))))
     stages.write_settings(stages.load()["params"], stages.resolved(stages.load()["params"]))
     return answers
+
+
+def planned_jobs(text: str) -> set[str]:
+    """The jobs in what `snakemake --dry-run` prints, named as DVC names them."""
+    jobs = re.findall(r"^(?:local)?rule (\w+):$(.*?)(?=^\[|^Job stats|\Z)", text, flags=re.M | re.S)
+    found = {(rule, *re.findall(r"(?:profile|variant)=(\w+)", body)) for rule, body in jobs if rule != "all"}
+    return {f"{rule}@{'-'.join(wildcards)}" for rule, *wildcards in found}
 
 
 def workflow():

@@ -12,7 +12,8 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 from dvc.stage import PipelineStage
 
-from stages import load, resolved, unwritten_settings, write_settings
+import active_runs
+from stages import files_in, load, resolved, unwritten_settings, write_settings
 from untold import UNTOLD
 
 # What the whole workflow lacks, whatever flags or settings of the user the last run had.
@@ -41,7 +42,7 @@ def pending() -> dict[str, str]:
 
 def stamps(stages: list[PipelineStage], outs: bool) -> dict[str, tuple[int, int, int] | None]:
     """What tells an edit of the stages' inputs (and outputs), of their parameters or of dvc.yaml."""
-    paths = {dep.fs_path for stage in stages for dep in stage.deps} | {"dvc.yaml"}
+    paths = {path for stage in stages for dep in stage.deps for path in files_in([dep.fs_path])} | {"dvc.yaml"}
     made = {out.fs_path for stage in stages for out in stage.outs}
     return {path: stamp(path) for path in (paths | made if outs else paths - made)}
 
@@ -105,6 +106,7 @@ TELL = {"snakemake": tell_dvc, "dvc": tell_snakemake}
 
 def main() -> None:
     try:
+        active_runs.refresh(resolved(load()["params"])["runs"])  # of which DVC makes its stages
         with Repo() as repo, lock_repo(repo):
             print(TELL[sys.argv[1]](repo))
     except (DvcException, OSError) as error:

@@ -18,6 +18,7 @@ import psutil  # DVC and Snakemake both need it
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+import active_runs
 import record
 import versions
 from stages import load, resolved, write_settings
@@ -78,7 +79,8 @@ def prepare(engine: str) -> int:
     versions.refresh()
     settings = load()["params"]
     config = resolved(settings)  # what is wrong with params.yaml is said before anything runs
-    mended = [line for line in (record.mend(), record.prune()) if line]
+    active_runs.refresh(config["runs"])
+    mended = [line for line in (record.mend(), record.prune(config)) if line]
     with Repo() as repo:
         doubt(Path(repo.cache.local.path))
     for line in mended:

@@ -2,12 +2,11 @@
 
 import argparse
 
-from stages import Stage, fill, load, resolved
+from stages import Stage, choices_of, fill, load, resolved
 
 
-def commands(stages: dict[str, Stage], variants: list[str], profile: str) -> list[str]:
+def commands(stages: dict[str, Stage], choices: dict[str, list[str]]) -> list[str]:
     """One shell command per stage, or per stage and variant, in dvc.yaml's order."""
-    choices = {"profile": [profile], "variant": variants}
     return [command for stage in stages.values() for command in fill(stage.cmd, choices)]
 
 
@@ -24,7 +23,7 @@ def asked_for(description: str) -> tuple[dict, str]:
 
 def main() -> None:
     params, profile = asked_for(__doc__)
-    print("\n".join(commands(load(), params["variants"], profile)))
+    print("\n".join(commands(load(), choices_of(params, profile))))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def git(*arguments: str) -> str:
 
 def parameters_hash(params: dict, profile: str) -> str:
     """SHA-256 of the profile's settings, defaults filled in, as sorted JSON."""
-    used = {key: value for key, value in params["profiles"][profile].items() if key != "versions"}
+    used = {key: value for key, value in params["profiles"][profile].items() if key not in ("program", "versions")}
     return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,20 +1,19 @@
 """DVC's record, dvc.lock: set aside where a killed run left it damaged, and rid of stages that left the pipeline."""
 
-import itertools
 import os
 import re
 import subprocess
 from pathlib import Path
 
-import yaml
 from dvc.exceptions import DvcException
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.serialize import parse_yaml
 from voluptuous import Invalid
 
+from stages import load
+
 RECORD = Path("dvc.lock")
 DAMAGED = Path(".dvc/tmp/dvc.lock.damaged")
-OUTS = ("outs", "metrics", "plots")
 LAST = re.compile(rb"^  \S[^\n]*(\n(?!  \S)[^\n]*)*\Z", re.MULTILINE)  # entry, or what there is of it
 ENTRY = re.compile(r"^  (\S+):\n(?:    .*\n?|\n)*", re.MULTILINE)
 
@@ -47,14 +46,14 @@ def readable(content: bytes) -> bool:
         return False
 
 
-def prune() -> str | None:
-    """Remove the entries of stages, variants and profiles that are in dvc.yaml and params.yaml no more.
+def prune(config: dict) -> str | None:
+    """Remove the entries of stages, variants and profiles that are no more in dvc.yaml and in what `resolved` says.
 
     Those of all profiles stay, active or not. Nothing else changes in the file; but a last entry that was cut goes too,
     and the line returned says so: DVC would run its stage again, where without an entry it looks into the run-cache.
     """
-    outs = possible()
-    if not RECORD.exists() or not outs:
+    outs = possible(config)
+    if not RECORD.exists():
         return None
     text = RECORD.read_text(encoding="utf-8")
     head, stages, entries = text.partition("stages:\n")
@@ -75,24 +74,15 @@ def whole(entry: str, outs: int) -> bool:
     return len(sizes) == outs
 
 
-def possible() -> dict[str, int]:
-    """Every stage as DVC names it, for all profiles, and how many outputs it has.
-
-    Empty if the files do not say: DVC says then what is wrong.
-    """
-    try:
-        stages = yaml.safe_load(Path("dvc.yaml").read_bytes())["stages"]
-        blocks = {key.value: block for key, block in yaml.compose(Path("params.yaml").read_bytes()).value}
-        choices = {one: [key.value for key, _ in blocks[f"{one}s"].value] for one in ("profile", "variant")}
-        if any("<<" in names for names in choices.values()):
-            return {}
-        return {
-            "@".join([name, *(["-".join(items)] if items else [])]): sum(len(stage.get(kind, [])) for kind in OUTS)
-            for name, stage in stages.items()
-            for items in itertools.product(*(choices[key] for key in stage.get("matrix", {})))
-        }
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
-        return {}
+def possible(config: dict) -> dict[str, int]:
+    """Every stage as DVC names it, for all profiles and the variants that each runs, and how many outputs it has."""
+    found = {}
+    for name, stage in load().items():
+        of_variants = "{variant}" in stage.cmd
+        for profile, settings in config["profiles"].items():
+            items = [f"{profile}-{variant}" for variant in settings["order"]] if of_variants else [profile]
+            found |= {f"{name}@{item}": len(stage.outs) for item in items}
+    return found
 
 
 def write(content: bytes) -> None:

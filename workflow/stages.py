@@ -1,4 +1,4 @@
-"""Read dvc.yaml, the one declaration of the pipeline, and hand it to Snakemake's rules."""
+"""Read dvc.yaml, the one declaration of the pipeline, and make Snakemake's rules of it."""
 
 import hashlib
 import json
@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
 ITEM = re.compile(r"\$\{item\.(\w+)\}")
 WILDCARD = re.compile(r"\{(\w+)\}")
+IGNORED = re.compile(r"\.|__pycache__$")  # names of files and folders; as .dvcignore has it
 RESOLVED = Path(".snakemake/laqfi")
 LOCKS = Path(".snakemake/locks")
 
@@ -21,34 +22,47 @@ LOCKS = Path(".snakemake/locks")
 class Stage:
     """One stage of dvc.yaml, with `${item.x}` written as Snakemake's wildcard `{x}`.
 
-    `params` are the keys it reads of what the stage `params` writes.
+    `params` are the keys it reads of what the stage `params` writes; `resources` are what a cluster has to know of a
+    job (memory in MB, run time in minutes, GPUs); a `local` one runs on the head node, which may reach the network.
     """
 
+    name: str
     cmd: str
     deps: list[str]
     outs: list[str]
     params: list[str]
+    resources: dict[str, int] = field(default_factory=dict)
+    local: bool = False
 
     @property
-    def shell(self) -> str:
-        return WILDCARD.sub(r"{wildcards.\1}", self.cmd) + " > {log} 2>&1"
+    def item(self) -> str:
+        """Its name, or a path that tells the jobs of one profile apart."""
+        return f"{self.name}/{{variant}}" if "{variant}" in self.cmd else self.name
+
+    def command(self, wildcards) -> str:
+        """The shell command of one job."""
+        return self.cmd.format(**dict(wildcards.items()))
 
 
 def load(path: Path = Path("dvc.yaml")) -> dict[str, Stage]:
-    """All stages by name. A dependency on a folder becomes one on its files: Snakemake misses edits inside."""
-    stages = {name: parse(raw) for name, raw in yaml.safe_load(path.read_text())["stages"].items()}
+    """All stages by name. A dependency on a folder of outputs becomes one on these."""
+    stages = {name: parse(name, raw) for name, raw in yaml.safe_load(path.read_text())["stages"].items()}
     outs = [out for stage in stages.values() for out in stage.outs]
     return {name: replace(stage, deps=expand_folders(stage.deps, outs)) for name, stage in stages.items()}
 
 
-def parse(raw: dict) -> Stage:
+def parse(name: str, raw: dict) -> Stage:
+    raw = raw.get("do", raw)
+
     def names(*keys: str) -> list[str]:
         entries = [entry for key in keys for entry in raw.get(key, [])]
         return [ITEM.sub(r"{\1}", next(iter(e)) if isinstance(e, dict) else e) for e in entries]
 
     cmd = ITEM.sub(r"{\1}", raw["cmd"])
     tracked = [ITEM.sub(r"{\1}", key) for entry in raw.get("params", []) for keys in entry.values() for key in keys]
-    return Stage(cmd, names("deps"), names("outs", "metrics", "plots"), tracked)
+    meta = {"local": False} | raw.get("meta", {})
+    local = meta.pop("local")
+    return Stage(name, cmd, names("deps"), names("outs", "metrics", "plots"), tracked, meta, local)
 
 
 def expand_folders(deps: list[str], outs: list[str]) -> list[str]:
@@ -56,26 +70,38 @@ def expand_folders(deps: list[str], outs: list[str]) -> list[str]:
 
 
 def resolved(stage: Stage) -> dict:
-    """What the stage `params` makes of params.yaml: `active`, the names of `variants`, and the settings by profile.
+    """What the stage `params` makes of params.yaml: `active`, its `runs`, and the settings by profile.
 
-    It is asked once for every content of the files it depends on. Ends the program, with its one line, if it refuses.
+    It is asked once for every content of the files it depends on, but for what is made of its answer. Ends the program,
+    with its one line, if it refuses.
     """
-    kept = RESOLVED / f"{content(stage.deps)}.json"
+    deps = [dep for dep in stage.deps if dep != "workflow/runs.yaml"]
+    kept = RESOLVED / f"{content(deps)}.json"
     while not kept.exists():
         _, *arguments = stage.cmd.split(" --profile ")[0].split()
         asked = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
         if asked.returncode:
             sys.exit(asked.stderr.strip())
-        if content(stage.deps) == kept.stem:  # else a file was edited meanwhile: which content was read is not known
+        if content(deps) == kept.stem:  # else a file was edited meanwhile: which content was read is not known
             write(kept, asked.stdout)
-        kept = RESOLVED / f"{content(stage.deps)}.json"
+        kept = RESOLVED / f"{content(deps)}.json"
     return json.loads(kept.read_text())
+
+
+def files_in(paths: list[str]) -> list[str]:
+    """Every folder of `paths` as its files: Snakemake misses edits inside a folder, and so does its time."""
+    return [file for path in paths for file in (below(Path(path)) if Path(path).is_dir() else [path])]
+
+
+def below(folder: Path) -> list[str]:
+    found = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return [str(file) for file in found if not any(IGNORED.match(part) for part in file.relative_to(folder).parts)]
 
 
 def content(paths: list[str]) -> str:
     """A hash of what is in the files; one that is not there is told apart from an empty one."""
     digest = hashlib.sha256()
-    for path in map(Path, paths):
+    for path in map(Path, files_in(paths)):
         payload = path.read_bytes() if path.is_file() else None
         digest.update(f"{path} {payload is None} {len(payload or b'')} ".encode() + (payload or b""))
     return digest.hexdigest()
@@ -107,13 +133,18 @@ def write(path: Path, text: str) -> None:
 
 
 def inputs(stage: Stage, config: dict):
-    """Input function: a wildcard the job does not have takes every value (the report reads all variants)."""
+    """Input function: a job without a variant takes every variant of its profile (the report reads all)."""
 
     def resolve(wildcards) -> list[str]:
-        choices = {"variant": list(config["variants"])} | {key: [value] for key, value in wildcards.items()}
-        return [path for dep in stage.deps for path in fill(dep, choices)]
+        choices = choices_of(config, wildcards.profile) | {key: [value] for key, value in wildcards.items()}
+        return files_in([path for dep in stage.deps for path in fill(dep, choices)])
 
     return resolve
+
+
+def choices_of(config: dict, profile: str) -> dict[str, list[str]]:
+    """What the wildcards stand for in the jobs of a profile."""
+    return {"profile": [profile], "variant": config["profiles"][profile]["order"]}
 
 
 def fill(pattern: str, choices: dict[str, list[str]]) -> list[str]:

@@ -86,7 +86,7 @@ def main() -> None:
         first = stages.pop("params")
         verify({"params": first}, choices, Path(folder), record, workers=1)
         settings = json.loads((Path(folder) / fill(first.outs[0], choices)[0]).read_text(encoding="utf-8"))
-        choices["variant"] = list(settings["variants"])
+        choices["variant"] = settings["order"]
         verify(stages, choices, Path(folder), record, max(1, (os.cpu_count() or 1) // settings["threads"]))
     print(f"{profile}: all {len(record)} files are those published in {commit[:12]}")
 

@@ -2,7 +2,7 @@
 
 Snakemake takes any file of the right name for the output of its last job: also what DVC wrote or checked out since, or
 what has no record at all. And it looks at an input only if that is newer than the outputs. So a job runs again here
-unless the record knows each of its outputs by its time, and the source files by their content.
+unless the record knows each of its outputs by its time, and the inputs that no stage makes by their content.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from snakemake.io import IOFile
 from snakemake.logging import logger
 
-from stages import Stage, fill
+from stages import Stage, files_in, fill
 
 
 def forcing(inputs: Callable, workflow, stages: dict[str, Stage]) -> Callable:
@@ -33,7 +33,7 @@ def forcing(inputs: Callable, workflow, stages: dict[str, Stage]) -> Callable:
             paths = resolve(wildcards)
             if workflow.is_main_process:
                 outs = [path for out in stage.outs for path in fill(out, {k: [v] for k, v in wildcards.items()})]
-                sources = [dep for dep in stage.deps if dep not in made]
+                sources = files_in([dep for dep in stage.deps if dep not in made])
                 if found := [out for out in outs if os.path.lexists(out) and not vouched(workflow, out, sources)]:
                     workflow.dag.forcefiles.update(outs)
                     if not strange:

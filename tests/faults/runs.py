@@ -16,11 +16,11 @@ import psutil
 import yaml
 
 from clone import Clone
+from stages import load
 
 ENGINES = ("dvc", "snakemake")
 STEPS = 100  # of training: some seconds
 PAUSE = Path(__file__).parent / "pause"
-KINDS = ("outs", "metrics", "plots")  # of files that a stage writes
 TEMPORARY = re.compile(r"\.\w.*\.\w{8}")  # what laqfi.base.files writes to before the file has its name
 
 
@@ -114,10 +114,7 @@ def assert_nothing_is_half_written(clone: Clone, expected: dict[str, str]) -> No
 
 def declared(clone: Clone) -> dict[str, int]:
     """The stages of dvc.yaml and how many files each of them writes."""
-    stages = yaml.safe_load((clone.folder / "dvc.yaml").read_text())["stages"]
-    return {
-        name: sum(len(stage.get(kind, [])) for kind in ("outs", "metrics", "plots")) for name, stage in stages.items()
-    }
+    return {name: len(stage.outs) for name, stage in load(clone.folder / "dvc.yaml").items()}
 
 
 def forget(clone: Clone, stage: str) -> None:

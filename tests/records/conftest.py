@@ -1,12 +1,12 @@
 """Stub pipelines, and engines that start at once."""
 
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pipeline import Pipeline
-from warm import shims
+
+from warm import served
 
 
 def pytest_addoption(parser):
@@ -19,18 +19,12 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture(scope="session")
-def commands(tmp_path_factory) -> Path:
+def commands(tmp_path_factory) -> Iterator[Path]:
     """A folder for PATH with the engines."""
     folder = tmp_path_factory.mktemp("warm")
-    address = str(folder / "socket")
-    shims(folder / "bin", address)
     scratch = Pipeline(folder / "scratch", folder / "bin").folder
-    server_command = [sys.executable, Path(__file__).with_name("warm.py"), address, folder / "bin/python", scratch]
-    with subprocess.Popen(server_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
-        while server.stdout.readline() not in (b"ready\n", b""):
-            pass
-        yield folder / "bin"
-        server.stdin.close()
+    with served(folder, scratch) as commands:
+        yield commands
 
 
 @pytest.fixture

@@ -10,16 +10,20 @@ from pathlib import Path
 import stub
 import yaml
 
-from clone import planned_jobs
+import active_runs
+from engines import planned_jobs
 from tiny import ROOT
 
-ENGINE = ("Snakefile", "profiles", "versions.yaml")
-ENGINE += tuple(f"{name}.py" for name in ("stages", "versions", "vouch", "adopt", "alone", "record", "untold"))
+ENGINE = ("Snakefile", "envs", "profiles", "versions.yaml")
+ENGINE += tuple(
+    f"{name}.py" for name in ("stages", "versions", "vouch", "adopt", "alone", "record", "active_runs", "untold")
+)
 PROFILE, VARIANT = "${item.profile}", "${item.variant}"
+RUNS = "workflow/runs.yaml"
 SETTINGS = "data/P/params.json"  # what the first stage makes of params.yaml
-# A stage: its matrix, inputs, parameters, outputs; those of `reports` are in git, as in the real pipeline.
+# A stage: of what there is one, its inputs, parameters and outputs, of which those of `reports` are in git.
 STAGES = {
-    "dataset": ("profile", [], ["dataset"], ["data/P/dataset.txt"]),
+    "dataset": ("profile", ["raw"], ["dataset"], ["data/P/dataset.txt"]),  # a folder that no stage makes
     "train": ("profile", ["data/P/dataset.txt"], ["train"], ["data/P/model.txt", "reports/P/loss.txt"]),
     "quantize": ("profile variant", ["data/P/model.txt"], ["V"], ["data/P/quantize/V.txt"]),
     "evaluate": (
@@ -31,21 +35,9 @@ STAGES = {
     "report": ("profile", ["data/P/evaluate", "reports/P/loss.txt"], ["variants"], ["reports/P/metrics.txt"]),
 }
 SOURCES = [f"src/{name}.txt" for name in STAGES]
+COMMON = "src/common.txt"  # of all stages
+RAW = ["raw/0.txt", "raw/1.txt", "raw/2.txt"]
 BLOCKS = ("dataset", "train", "evaluate")
-RULE = """
-rule {name}:
-    input:
-        inputs(STAGES["{name}"], config),
-    output:
-        STAGES["{name}"].outs,
-    log:
-        "data/{{profile}}/logs/{log}.log",
-    threads: threads(config)
-    params:
-        values(STAGES["{name}"], config),
-    shell:
-        STAGES["{name}"].shell
-"""
 PARAMS = {
     "active": ["p"],
     "variants": {"a": {"x": 0}, "b": {"x": 0}},
@@ -55,22 +47,21 @@ PARAMS = {
 
 def declaration(name: str) -> dict:
     """The stage as dvc.yaml says it."""
-    matrix, deps, params, outs = STAGES[name]
+    of, deps, params, outs = STAGES[name]
 
     def filled(paths: list[str]) -> list[str]:
         return [path.replace("P", PROFILE).replace("V", VARIANT) for path in paths]
 
-    deps = ["src/stage.py", "src/common.txt", f"src/{name}.txt", *filled(deps)]
-    keys = [f"variants.{VARIANT}" if key == "V" else key for key in params]
+    deps = filled(deps)
+    keys = [f"program.{name}", *(f"variants.{VARIANT}" if key == "V" else key for key in params)]
     (settings,) = filled([SETTINGS])
-    item = f"{name}@{PROFILE}" + (f"-{VARIANT}" if "variant" in matrix else "")
+    item = f"{name}@{PROFILE}" + (f"-{VARIANT}" if "variant" in of else "")
     words = ["src/stage.py", "--name", item, "--deps", *deps, "--settings", settings, "--params", *keys]
     words += ["--outs", *filled(outs)]
     kept = [path for path in filled(outs) if path.startswith("data/")]
     in_git = [{path: {"cache": False}} for path in filled(outs) if not path.startswith("data/")]
-    choices = {"profile": "${active}", "variant": "${variants}"}
-    stage = {"matrix": {key: choices[key] for key in matrix.split()}, "cmd": " ".join(words), "deps": deps}
-    return stage | {"params": [{settings: keys}], "outs": kept, "metrics": in_git}
+    stage = {"cmd": " ".join(words), "deps": deps, "params": [{settings: keys}], "outs": kept, "metrics": in_git}
+    return {"foreach": "${runs}", "do": stage} if "variant" in of else {"matrix": {"profile": "${active}"}} | stage
 
 
 def first_stage() -> dict:
@@ -78,8 +69,8 @@ def first_stage() -> dict:
     out = SETTINGS.replace("P", PROFILE)
     return {
         "matrix": {"profile": "${active}"},
-        "cmd": f"python src/resolve.py --params params.yaml --profile {PROFILE} --out {out}",
-        "deps": ["src/resolve.py", "params.yaml"],
+        "cmd": f"python src/resolve.py --params params.yaml --profile {PROFILE} --runs {RUNS} --out {out}",
+        "deps": ["src", "params.yaml", RUNS],
         "outs": [out],
     }
 
@@ -96,20 +87,15 @@ class Pipeline:
         for name in (".dvc/config", ".dvcignore", ".gitignore"):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
-        rules = [
-            RULE.format(name=name, log=f"{name}/{{variant}}" if "V" in "".join(s[3]) else name)
-            for name, s in STAGES.items()
-        ]
-        for name in ("prepare", "model", "variants", "report"):
-            self.write(f"workflow/rules/{name}.smk", "".join(rules) if name == "prepare" else "")
         stages = {"params": first_stage()} | {name: declaration(name) for name in STAGES}
-        self.write("dvc.yaml", yaml.safe_dump({"stages": stages}, sort_keys=False))
-        for name in ("common", *STAGES):
-            self.write(f"src/{name}.txt", "0")
+        self.write("dvc.yaml", yaml.safe_dump({"vars": [RUNS], "stages": stages}, sort_keys=False))
+        for name in (COMMON, *SOURCES, *RAW[:2]):
+            self.write(name, "0")
         self.write("src/stage.py", f"#!{sys.executable} -SE\n" + Path(stub.__file__).read_text())
         (folder / "src/stage.py").chmod(0o755)
         shutil.copyfile(Path(__file__).with_name("resolve.py"), folder / "src/resolve.py")
         self.write_params(PARAMS)
+        self.record_runs()
         subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
 
     def commit(self) -> None:
@@ -128,6 +114,10 @@ class Pipeline:
     def write_params(self, params: dict) -> None:
         self.write("params.yaml", json.dumps(params))
 
+    def record_runs(self) -> None:
+        """As `make runs` does."""
+        self.write(RUNS, active_runs.text(stub.runs(self.params, self.folder / "src")))
+
     @property
     def params(self) -> dict:
         return json.loads(self.read("params.yaml"))
@@ -145,10 +135,11 @@ class Pipeline:
     def jobs(self) -> dict[str, dict[str, list[str]]]:
         """Every job with its inputs, parameters and outputs, in an order in which they can run."""
         found = {}
-        params = self.params
+        variants = self.settings_now()["order"]
         for name in STAGES:
-            command = declaration(name)["cmd"].replace(PROFILE, "p")
-            for variant in params["variants"] if VARIANT in command else [""]:
+            declared = declaration(name)
+            command = declared.get("do", declared)["cmd"].replace(PROFILE, "p")
+            for variant in variants if VARIANT in command else [""]:
                 given = stub.options(command.replace(VARIANT, variant))
                 found[given["name"][0]] = given
         return found
@@ -162,17 +153,20 @@ class Pipeline:
 
     def settings(self) -> str:
         """What the stage `params` would write now."""
-        return json.dumps(stub.settings(self.params, "p"), indent=1, sort_keys=True) + "\n"
+        return json.dumps(self.settings_now(), indent=1, sort_keys=True) + "\n"
+
+    def settings_now(self) -> dict:
+        return stub.settings(self.params, "p", self.folder / "src")
 
     def would_write(self, job: dict[str, list[str]], made: dict[str, str] | None = None) -> dict[str, str | None]:
         """What `job` would write, None if an input is missing.
 
-        With `made`, its inputs are those in it and its settings those of params.yaml as it is now; without, all that is
-        there.
+        With `made`, its inputs are those in it and its settings those of params.yaml and the source as they are now;
+        without, all that is there.
         """
         found = self.read(SETTINGS.replace("P", "p"))
-        settings = json.loads(found) if made is None and found else stub.settings(self.params, "p")
-        paths = [path for dep in job["deps"] for path in stub.files(dep, settings)]
+        settings = json.loads(found) if made is None and found else self.settings_now()
+        paths = [path for dep in job["deps"] for path in stub.files(dep, settings, self.folder)]
         deps = {path: (made or {}).get(path) or self.read(path) for path in paths}
         values = {key: stub.look_up(settings, key) for key in job["params"]}
         whole = None not in deps.values()
@@ -183,6 +177,11 @@ class Pipeline:
         result = self.call("dvc", "status")
         assert result.returncode == 0, result.stdout + result.stderr
         return set(re.findall(r"^(\S+@\S+):$", result.stdout, flags=re.MULTILINE))
+
+    def known_to_dvc(self) -> set[str]:
+        """The jobs of the runs that are recorded, which a plain `dvc` goes by."""
+        recorded = yaml.safe_load(self.read(RUNS))["runs"]
+        return {name for name in self.jobs() if "-" not in name or name.split("@")[1] in recorded}
 
     def planned_by_snakemake(self) -> set[str]:
         """The jobs `snakemake --dry-run` lists, named as DVC names them."""

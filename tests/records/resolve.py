@@ -5,25 +5,28 @@ import json
 import sys
 from pathlib import Path
 
-from stage import settings
+import yaml
+from stage import runs, settings
 
 
-def resolve(found: dict, profile: str | None, out: str | None) -> None:
+def resolve(found: dict, profile: str | None, recorded: str | None, out: str | None) -> None:
     if profile:
+        if yaml.safe_load(Path(recorded).read_text())["runs"] != runs(found):
+            sys.exit(f"error: {recorded}: lists other runs than params.yaml")
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         Path(out).write_text(json.dumps(settings(found, profile), indent=1, sort_keys=True) + "\n")
     else:
         profiles = {name: settings(found, name) for name in found["profiles"]}
-        print(json.dumps({"active": found["active"], "variants": list(found["variants"]), "profiles": profiles}))
+        print(json.dumps({"active": found["active"], "runs": runs(found), "profiles": profiles}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("--params", "--profile", "--out"):
+    for name in ("--params", "--profile", "--runs", "--out"):
         parser.add_argument(name)
     asked = parser.parse_args()
     try:
-        resolve(json.loads(Path(asked.params).read_text()), asked.profile, asked.out)
+        resolve(json.loads(Path(asked.params).read_text()), asked.profile, asked.runs, asked.out)
     except (ValueError, KeyError, TypeError) as error:
         sys.exit(f"error: params.yaml: {error!r}")
 

@@ -14,9 +14,27 @@ def content(out: str, deps: dict[str, str], params: dict) -> str:
     return hashlib.sha256(json.dumps([out, deps, params], sort_keys=True).encode()).hexdigest() + "\n"
 
 
-def settings(params: dict, profile: str) -> dict:
-    """What the stage `params` makes of params.yaml for a profile."""
-    return params["profiles"][profile] | {"variants": params["variants"]}
+def settings(params: dict, profile: str, sources: Path = Path("src")) -> dict:
+    """What the stage `params` makes of params.yaml and of the source for a profile."""
+    programs = {file.stem: program(file) for file in sources.glob("*.txt")}
+    named = params["profiles"][profile].get("variants", params["variants"])
+    variants = {name: block for name, block in params["variants"].items() if name in named}
+    return params["profiles"][profile] | {"order": list(variants), "variants": variants, "program": programs}
+
+
+def runs(params: dict, sources: Path = Path("src")) -> dict[str, dict[str, str]]:
+    """What the active profiles run."""
+    return {
+        f"{profile}-{variant}": {"profile": profile, "variant": variant}
+        for profile in params["active"]
+        for variant in settings(params, profile, sources)["order"]
+    }
+
+
+def program(file: Path) -> str:
+    """A hash of the code of the stage that `file` belongs to."""
+    code = [path.read_text() for path in (file, file.with_name("common.txt"))]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 
 def look_up(params: dict, key: str):
@@ -25,9 +43,13 @@ def look_up(params: dict, key: str):
     return params
 
 
-def files(dep: str, params: dict) -> list[str]:
-    """A folder holds one file per variant."""
-    return [dep] if Path(dep).suffix else [f"{dep}/{name}.txt" for name in params["variants"]]
+def files(dep: str, params: dict, here: Path = Path()) -> list[str]:
+    """A folder of `data` holds one file per variant, another one what is there."""
+    if Path(dep).suffix:
+        return [dep]
+    if dep.startswith("data"):
+        return [f"{dep}/{name}.txt" for name in params["variants"]]
+    return sorted(str(path.relative_to(here)) for path in (here / dep).iterdir())
 
 
 def options(command: str) -> dict[str, list[str]]:
@@ -55,8 +77,12 @@ def main() -> None:
     (name,) = given["name"]
     disturbance(name, "before it reads")
     params = json.loads(Path(given["settings"][0]).read_text())
+    code = Path(f"src/{name.partition('@')[0]}.txt")
+    runs_by = program(code)
+    if look_up(params, f"program.{code.stem}") != runs_by:
+        sys.exit(f"error: the code of {name} has changed since")
     deps = {path: Path(path).read_text() for dep in given["deps"] for path in files(dep, params)}
-    values = {key: look_up(params, key) for key in given["params"]}
+    values = {key: look_up(params, key) for key in given["params"]} | {f"program.{code.stem}": runs_by}
     disturbance(name, "before it writes")
     for number, out in enumerate(given["outs"]):
         if number:
@@ -64,6 +90,8 @@ def main() -> None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         Path(out).write_text(content(out, deps, values))
     disturbance(name, "at its end")
+    if program(code) != runs_by:
+        sys.exit(f"error: {code} was changed while the stage ran")
 
 
 if __name__ == "__main__":

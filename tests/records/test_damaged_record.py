@@ -83,6 +83,7 @@ def test_a_record_that_lost_its_end_is_completed_and_nothing_runs_again(pipeline
 
 def test_the_committed_record_of_other_profiles_is_not_lost(pipeline):
     pipeline.write_params(pipeline.params | {"active": ["p", "q"]})
+    pipeline.record_runs()
     pipeline.call("dvc", "repro")
     pipeline.commit()
     pipeline.write_params(pipeline.params | {"active": ["p"]})
@@ -115,6 +116,7 @@ def test_a_record_that_lost_its_end_says_nothing_false(pipeline):
 def test_what_left_the_pipeline_leaves_the_record(pipeline):
     params = pipeline.params
     pipeline.write_params(params | {"active": ["p", "q"]})
+    pipeline.record_runs()
     pipeline.call("dvc", "repro")
     whole = pipeline.read("dvc.lock")
     gone = yaml.safe_load(whole)["stages"].keys() - {"train@p"}
@@ -126,8 +128,23 @@ def test_what_left_the_pipeline_leaves_the_record(pipeline):
     assert set(stages) == {"params@p", *pipeline.jobs()} < gone | {"train@p"}
 
 
+def test_the_record_keeps_of_an_inactive_profile_the_variants_that_it_runs(pipeline):
+    params = pipeline.params | {"active": ["p", "q"]}
+    pipeline.write_params(params)
+    pipeline.record_runs()
+    pipeline.call("dvc", "repro")
+    assert "  quantize@q-b:" in pipeline.read("dvc.lock")
+    params["profiles"]["q"]["variants"] = ["a"]
+    pipeline.write_params(params | {"active": ["p"]})
+    result = pipeline.call("python", "workflow/alone.py", "dvc", "repro")
+    assert result.returncode == 0, result.stdout + result.stderr
+    stages = yaml.safe_load(pipeline.read("dvc.lock"))["stages"]
+    assert [name for name in stages if name.startswith("quantize@")] == ["quantize@p-a", "quantize@p-b", "quantize@q-a"]
+
+
 def test_the_record_of_an_inactive_profile_stays_to_the_letter(pipeline):
     pipeline.write_params(pipeline.params | {"active": ["p", "q"]})
+    pipeline.record_runs()
     pipeline.call("dvc", "repro")
     whole = pipeline.read("dvc.lock")
     begin, end = whole.index("  quantize@p-a:"), whole.index("  quantize@p-b:")

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import BLOCKS, PARAMS, SETTINGS, SOURCES, STAGES, Pipeline
+from pipeline import BLOCKS, COMMON, PARAMS, RAW, SETTINGS, SOURCES, STAGES, Pipeline
 
 STEPS = 5
 MOMENTS = ("before it reads", "before it writes", "between two files", "at its end")
@@ -32,9 +32,28 @@ def add_or_remove_a_variant(pipeline: Pipeline, draw: random.Random) -> str:
     return " ".join(params["variants"])
 
 
+def choose_the_variants_of_the_profile(pipeline: Pipeline, draw: random.Random) -> str:
+    params = pipeline.params
+    if params["profiles"]["p"].pop("variants", None) is None:
+        params["profiles"]["p"]["variants"] = ["a"]
+    pipeline.write_params(params)
+    return json.dumps(params["profiles"]["p"])
+
+
 def edit_a_source(pipeline: Pipeline, draw: random.Random) -> str:
     """Forth and back, with a time of now or of long ago: Snakemake refuses an input of the future, as a wrong clock."""
-    path = draw.choice(["src/common.txt", *SOURCES])
+    return edit(pipeline, draw, draw.choice([COMMON, *SOURCES]))
+
+
+def edit_add_or_remove_a_raw_file(pipeline: Pipeline, draw: random.Random) -> str:
+    path = draw.choice(RAW)
+    if path != RAW[0] and draw.random() < 0.5:
+        (pipeline.folder / path).unlink(missing_ok=True)
+        return f"{path} is gone"
+    return edit(pipeline, draw, path)
+
+
+def edit(pipeline: Pipeline, draw: random.Random, path: str) -> str:
     file, text = pipeline.folder / path, str(draw.randint(0, 1))
     file.write_text(text)
     if when := draw.choice([None, None, draw.randint(10**18, 17 * 10**17)]):
@@ -159,6 +178,7 @@ def check_out(pipeline: Pipeline, draw: random.Random) -> str:
 
 Step = Callable[[Pipeline, random.Random], str]
 EDITS: list[Step] = [edit_a_parameter, edit_a_parameter, edit_a_source, edit_a_source, add_or_remove_a_variant]
+EDITS += [edit_add_or_remove_a_raw_file, choose_the_variants_of_the_profile]
 HARM: list[Step] = [remove_an_output, damage_an_output, touch_an_output]
 RUNS: list[Step] = [run_dvc, run_dvc, run_snakemake, run_snakemake, run_snakemake]
 RUNS += [run_all_of_dvc, run_all_of_snakemake, tell_dvc, tell_snakemake, check_out]
@@ -171,7 +191,7 @@ def check(pipeline: Pipeline) -> None:
         assert pipeline.read(SETTINGS.replace("P", "p")) == pipeline.settings(), "DVC calls the settings current"
     jobs = pipeline.jobs()
     found = {name: {out: pipeline.read(out) for out in job["outs"]} for name, job in jobs.items()}
-    for name in jobs.keys() - changed:
+    for name in pipeline.known_to_dvc() - changed:
         assert found[name] == pipeline.would_write(jobs[name]), f"DVC calls {name} current"
     expected = pipeline.expected()
     for name in jobs.keys() - pipeline.planned_by_snakemake():
@@ -202,13 +222,28 @@ def test_the_walks_change_what_they_say(pipeline):
 
 
 def test_an_input_that_was_edited_while_its_job_ran_makes_the_job_run_again(pipeline):
-    edit = {"name": "train@p", "moment": "before it writes", "how": "edit", "path": "src/train.txt", "text": "1"}
+    edit = {"name": "dataset@p", "moment": "before it writes", "how": "edit", "path": RAW[0], "text": "1"}
     pipeline.write("disturb.json", json.dumps(edit))
     assert pipeline.call("snakemake").returncode == 0
-    assert pipeline.planned_by_snakemake() == set(pipeline.jobs()) - {"dataset@p"}
-    assert "train@p" in pipeline.changed_for_dvc()
+    assert pipeline.planned_by_snakemake() == set(pipeline.jobs())
+    assert "dataset@p" in pipeline.changed_for_dvc()
     finish(pipeline, "snakemake")
     check(pipeline)
+
+
+def test_a_job_whose_code_was_edited_after_the_run_was_planned_fails_and_runs_again(pipeline):
+    edit = {"name": "dataset@p", "moment": "at its end", "how": "edit", "path": "src/train.txt", "text": "1"}
+    for words in (["snakemake"], ["dvc", "repro"]):
+        pipeline.write("disturb.json", json.dumps(edit))
+        result = pipeline.call(*words)
+        assert result.returncode != 0
+        assert "error: the code of train@p has changed since" in result.stdout + result.stderr
+        assert pipeline.read("data/p/dataset.txt")
+        assert not pipeline.read("data/p/model.txt")
+        finish(pipeline, *words)
+        check(pipeline)
+        pipeline.write("src/dataset.txt", "1")  # it runs again, and the edit is back and forth
+        edit["text"] = "0"
 
 
 def test_dvc_is_told_of_settings_that_are_as_before_again_though_nothing_is_to_be_done(pipeline):
@@ -245,4 +280,4 @@ def test_a_message_says_how_snakemake_learns_of_what_dvc_made(pipeline):
     pipeline.write("src/train.txt", "1")
     refused = pipeline.call("python", "workflow/adopt.py", "dvc")
     assert refused.returncode != 0
-    assert refused.stderr == "error: Snakemake was told nothing: DVC would run again train@p; first: dvc repro\n"
+    assert refused.stderr == "error: Snakemake was told nothing: DVC would run again params@p; first: dvc repro\n"

@@ -10,7 +10,7 @@ from laqfi.base.errors import LaqfiError
 from laqfi.data import datasets
 from laqfi.params import whole
 from laqfi.params.whole import load
-from tiny import ROOT, TINY, tiny_params
+from tiny import ROOT, TINY, VARIANTS, tiny_params
 
 
 def write(tmp_path, params):
@@ -94,6 +94,24 @@ def test_no_parameter_has_a_name_that_dvc_ignores():
         ("profiles.tiny.features", {"network": "inception"}, "sha256: Field required"),
         ("profiles.tiny.features", {"network": "vgg"}, "profiles.tiny.features"),
         ("profiles", [], "profiles: found []"),
+        (
+            "profiles.tiny.variants",
+            ["fp32", "budget", "none"],
+            "profiles.tiny.variants names 'none', allowed is one of",
+        ),
+        (
+            "profiles.tiny.variants",
+            ["budget"],
+            "profiles.tiny.variants is ['budget'], allowed is each variant once, fp32",
+        ),
+        ("profiles.tiny.variants", ["fp32", "budget", "fp32"], "allowed is each variant once, fp32 among them"),
+        ("profiles.tiny.variants", [], "allowed is each variant once, fp32 among them"),
+        ("profiles.tiny.variants", "fp32", "profiles.tiny.variants: found 'fp32'"),
+        (
+            "profiles.tiny.variants",
+            ["fp32", "ratio"],
+            "profiles.tiny.sample.headline names 'budget', allowed is one of ['fp32', 'ratio']",
+        ),
     ],
 )
 def test_what_is_not_allowed_is_refused_in_one_line_that_names_it(tmp_path, key, value, message):
@@ -215,12 +233,36 @@ def test_resolved_settings_do_not_depend_on_how_they_are_written(tmp_path):
 
 def test_resolved_settings_hold_every_default_and_nothing_of_other_profiles(tmp_path):
     found = resolved(tmp_path, tiny_params())
-    assert found.keys() == TINY.keys() | {"order", "variants", "versions"}
+    assert found.keys() == TINY.keys() | {"order", "program", "variants", "versions"}
     assert found["variants"]["threshold"] == {"policy": "threshold", "tau": 0.1, "dtype": "float16"}
     assert found["variants"]["budget"]["target"] == {"ratio": 5.0, "bytes": None, "mean_bits": None}
     assert found["sample"]["eta"] == 0.0
     assert found["order"] == ["fp32", "threshold", "ratio", "budget"]
     assert found["versions"] == {"numpy": "1"}
+
+
+def test_a_profile_runs_the_variants_it_names_in_the_order_of_the_blocks(tmp_path):
+    params = tiny_params()
+    params["profiles"]["other"] = dict(params["profiles"]["tiny"])
+    params["profiles"]["tiny"]["variants"] = ["budget", "fp32"]
+    found = resolved(tmp_path, params)
+    assert found["order"] == list(found["variants"]) == ["fp32", "budget"]
+    params["active"] = ["other", "tiny"]
+    assert list(load(write(tmp_path, params)).runs()) == [
+        *(f"other-{name}" for name in VARIANTS),
+        "tiny-fp32",
+        "tiny-budget",
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "runs: {}", "runs: []", "other", "runs:\n  tiny-fp32: {profile: tiny}"])
+def test_a_record_of_other_runs_is_refused(tmp_path, text):
+    params, path = load(write(tmp_path, tiny_params())), tmp_path / "runs.yaml"
+    path.write_text(yaml.safe_dump({"runs": params.runs()}))
+    whole.check_runs(params, path)
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(LaqfiError, match=r"runs\.yaml: lists other runs than params.yaml; `make runs` writes it"):
+        whole.check_runs(params, path)
 
 
 def test_the_numbers_of_images_are_those_of_the_data():

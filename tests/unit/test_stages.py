@@ -436,6 +436,11 @@ def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, d
         ({"versions": {"no-such": "1.0"}}, "no-such none is installed, {path} says 1.0; `make versions`, then"),
         ({"versions": {"numpy": 2}}, "{path}: versions.numpy: found 2. Input should be a valid string"),
         ({"versions": None}, "{path}: versions: found None"),
+        ({"program": {}}, "{path}: program: found no 'dataset', allowed is one of []"),
+        (
+            {"program": {"dataset": "other"}},
+            "{path}: program.dataset: the code has changed since; run the stage `params`, then this",
+        ),
         ({"dataset": {"name": "cifar"}}, "dataset.name: found 'cifar', allowed is one of"),
         ({"dataset": {}}, "{path}: dataset.name: Field required"),
         ({"dataset": "digits"}, "{path}: dataset: found 'digits'"),
@@ -455,7 +460,9 @@ def test_settings_that_do_not_fit_end_in_one_line(tmp_path, monkeypatch, changes
 @pytest.mark.parametrize("edit", ["settings", "code", "nothing", "other code"])
 def test_a_stage_whose_settings_or_code_change_while_it_runs_fails(tmp_path, monkeypatch, edit):
     """It ran by what was there before; an engine that looks at its inputs afterwards would take it for current."""
-    path, own, other = settings_file(tmp_path), tmp_path / "laqfi.py", tmp_path / "of_no_module.py"
+    path = settings_file(tmp_path, program={"test_stages": "this"})
+    monkeypatch.setattr(command, "program", lambda file, versions: "this")
+    own, other = tmp_path / "laqfi.py", tmp_path / "of_no_module.py"
     own.touch()
     other.touch()
     monkeypatch.setitem(sys.modules, "laqfi.made_up", SimpleNamespace(__file__=str(own)))

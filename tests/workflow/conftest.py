@@ -1,8 +1,19 @@
 """Clones that an engine has run."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from clone import Clone
+from tiny import ROOT
+from warm import served
+
+STAGES = [
+    f"laqfi.stages.{file.stem}"
+    for file in (ROOT / "src/laqfi/stages").glob("*.py")
+    if file.stem not in ("__init__", "command")
+]
 
 ONCE = {
     f"{name}@tiny"
@@ -10,15 +21,23 @@ ONCE = {
 }
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory) -> Iterator[Path]:
+    """A folder for PATH with engines and stages that start at once."""
+    folder = tmp_path_factory.mktemp("warm")
+    with served(folder, Clone(tmp_path_factory.mktemp("scratch")).folder, *STAGES) as commands:
+        yield commands
+
+
 @pytest.fixture
-def clone(tmp_path) -> Clone:
-    return Clone(tmp_path)
+def clone(tmp_path, warm) -> Clone:
+    return Clone(tmp_path, warm)
 
 
 @pytest.fixture(scope="session")
-def by_dvc(tmp_path_factory) -> Clone:
+def by_dvc(tmp_path_factory, warm) -> Clone:
     """A clone in which DVC ran everything, committed. Tests that change it put it back."""
-    made = Clone(tmp_path_factory.mktemp("dvc"))
+    made = Clone(tmp_path_factory.mktemp("dvc"), warm)
     assert made.repro() == ONCE | {
         f"{stage}@tiny-{variant}"
         for stage in ("quantize", "sample", "evaluate")
@@ -29,10 +48,11 @@ def by_dvc(tmp_path_factory) -> Clone:
 
 
 @pytest.fixture(scope="session")
-def by_snakemake(tmp_path_factory) -> Clone:
-    """A clone in which Snakemake ran everything."""
+def by_snakemake(tmp_path_factory, warm) -> Clone:
+    """A clone in which Snakemake ran everything, every stage in a process that starts from nothing."""
     made = Clone(tmp_path_factory.mktemp("snakemake"))
     made.call("snakemake", "--cores", "2")
+    made.commands = warm
     return made
 
 

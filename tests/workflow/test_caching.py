@@ -1,8 +1,8 @@
-"""What runs again: every source file edited and every leaf of params.yaml changed, in turn.
+"""What runs again: source files edited and every leaf of params.yaml changed, in turn.
 
-What ought to run follows from the dependencies and parameters that dvc.yaml states; that these are what a stage imports
-and reads is shown by test_closure.py and test_reads.py. DVC names the file or the parameter for which a stage would
-run, so that it can be asked about several at once. It is asked once the stage `params` has run.
+What ought to run follows from the parameters that dvc.yaml states; that these are what a stage imports and reads is
+shown by test_programs.py and test_reads.py. DVC names the parameter for which a stage would run, so it can be asked
+about several at once. It is asked once the stage `params` has run.
 """
 
 import json
@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-import versions
+from laqfi.base import program
 from laqfi.base.errors import LaqfiError
 from laqfi.params import whole
 from tiny import leaves, tiny_params
 
 SETTINGS = "data/tiny/params.json"
-FOR_USERS = {"src/laqfi/api.py"}  # to be imported by other programs, by no stage
+EDITED = ("report/page.html.j2", "quant/policy.py", "base/random.py", "stages/train.py")
 COMMENT = {".py": "\n# edited\n", ".j2": "\n{# edited #}\n"}
 WORDS = ["mnist", "gauss_newton", "ddim", "ddpm", "int5", "nearest", "threshold", "budget", "fp32"]
 
@@ -106,13 +106,6 @@ def jobs(by_dvc) -> dict[str, dict]:
     return by_dvc.ask("dvc_jobs")
 
 
-@pytest.fixture(scope="module")
-def sources(by_dvc) -> dict[str, str]:
-    """Every source file that a stage may depend on, with a comment added."""
-    files = set(by_dvc.git("ls-files", "src/laqfi").stdout.split()) - FOR_USERS
-    return {name: (by_dvc.folder / name).read_text() + COMMENT[Path(name).suffix] for name in sorted(files)}
-
-
 def with_all_downstream(jobs: dict[str, dict], first: set[str]) -> set[str]:
     """`first` and all that work on what they make, directly or not."""
     found, grown = set(), set(first)
@@ -167,12 +160,6 @@ def check_snakemake(clone, jobs, effects: dict[str, Effects], world: Callable[[l
 
 
 @pytest.fixture(scope="module")
-def edited(jobs, sources) -> dict[str, Effects]:
-    """For every source file the stages that list it."""
-    return {file: {(name, file) for name, job in jobs.items() if file in job["deps"]} for file in sources}
-
-
-@pytest.fixture(scope="module")
 def tracked(jobs, mutations) -> dict[str, Effects]:
     """For every leaf the stages, and what they track, that its change falls within."""
     return {
@@ -198,11 +185,6 @@ def settings(by_dvc, tmp_path_factory) -> Callable[[dict], dict]:
         return whole.resolve(whole.load(file), "tiny", versions)
 
     return resolved
-
-
-@pytest.fixture(scope="module")
-def edit(sources):
-    return lambda files: {file: sources[file] for file in files}
 
 
 @pytest.fixture(scope="module")
@@ -235,12 +217,32 @@ def resolve(mutations, settings):
     return written
 
 
-def test_dvc_reruns_the_stages_that_import_an_edited_file(by_dvc, edited, edit):
-    check_dvc(by_dvc, edited, edit)
+def edit(clone, name: str) -> dict[str, str]:
+    """A source file with a comment added."""
+    path = f"src/laqfi/{name}"
+    return {path: (clone.folder / path).read_text() + COMMENT[Path(name).suffix]}
 
 
-def test_snakemake_reruns_the_stages_that_import_an_edited_file(by_snakemake, jobs, edited, edit):
-    check_snakemake(by_snakemake, jobs, edited, edit)
+def test_dvc_runs_params_after_an_edit_and_then_the_stages_with_another_program(by_dvc, jobs):
+    found = json.loads((by_dvc.folder / SETTINGS).read_text())
+    found["program"] = dict.fromkeys(found["program"], "another")
+    worlds = [edit(by_dvc, EDITED[0]), {SETTINGS: json.dumps(found)}]
+    source, settings = by_dvc.ask("dvc_changed", worlds)
+    assert source == [["params@tiny", "src/laqfi"]]
+    stages = {(name, f"program.{name.split('@')[0]}") for name in jobs if name != "params@tiny"}
+    assert set(map(tuple, settings)) == stages | {("params@tiny", SETTINGS)}
+
+
+def test_snakemake_reruns_the_stages_that_import_an_edited_file(by_snakemake, jobs):
+    def of_stage(name: str, file: str) -> bool:
+        return program.PACKAGE / file in program.closure(program.PACKAGE / f"stages/{name}.py", program.imported)
+
+    effects = {
+        file: {(job, file) for job in jobs if job != "params@tiny" and of_stage(job.split("@")[0], file)}
+        for file in EDITED
+    }
+    assert all(effects.values())
+    check_snakemake(by_snakemake, jobs, effects, lambda names: edit(by_snakemake, names[0]))
 
 
 def test_dvc_reruns_the_stages_that_track_a_changed_parameter(by_dvc, tracked, resolve):
@@ -275,18 +277,15 @@ def test_the_same_values_in_other_words_run_nothing_but_params(by_dvc, by_snakem
     assert by_dvc.ask("dvc_changed", [world]) == [[["params@tiny", "params.yaml"]]]
 
 
-@pytest.mark.parametrize("package", ["numpy", "torch", "pytorch-fid"])
-def test_another_version_runs_every_stage_and_dvc_names_it(by_dvc, jobs, package):
-    text = (by_dvc.folder / SETTINGS).read_text()
-    found = json.loads(text)
-    found["versions"][package] += ".1"
-    (pairs,) = by_dvc.ask("dvc_changed", [{SETTINGS: json.dumps(found)}])
-    assert {stage for stage, what in pairs if what == f"versions.{package}"} == set(jobs) - {"params@tiny"}
+@pytest.mark.parametrize("package", ["numpy", "pytorch-fid"])
+def test_another_version_of_a_package_is_another_program_of_every_stage(settings, package):
+    before = settings(tiny_params())
+    after = program.programs(before["versions"] | {package: "0.0.1"})
+    assert {stage for stage, one in before["program"].items() if after[stage] != one} == set(before["program"])
 
 
-def test_every_stage_tracks_the_version_of_every_package(jobs):
-    packages = {f"versions.{package}" for package in versions.PACKAGES}
+def test_every_stage_tracks_its_program(jobs):
+    """Which says what versions too: test_programs.py."""
     for name, job in jobs.items():
-        assert {key for key in job["params"] if key.startswith("versions")} == (
-            set() if name == "params@tiny" else packages
-        )
+        tracked = {key for key in job["params"] if key.startswith(("program", "versions"))}
+        assert tracked == (set() if name == "params@tiny" else {f"program.{name.split('@')[0]}"})

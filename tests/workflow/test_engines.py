@@ -75,7 +75,7 @@ def test_the_reports_code_reruns_the_report_only(restored, by_snakemake):
         with (clone.folder / "src/laqfi/report/page.py").open("a") as file:
             file.write("\n# edited\n")
     assert by_snakemake.planned() == {"report@tiny"}
-    assert restored.repro() == {"report@tiny"}
+    assert restored.repro() == {"params@tiny", "report@tiny"}
     by_snakemake.git("checkout", "-q", "src")
 
 

@@ -12,9 +12,9 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Clone:
+def real(tmp_path_factory, warm) -> Clone:
     """A clone with the repository's own params.yaml, in which nothing has run."""
-    return Clone(tmp_path_factory.mktemp("real"))
+    return Clone(tmp_path_factory.mktemp("real"), warm)
 
 
 @pytest.mark.parametrize("active", [*([name] for name in PARAMS["profiles"]), list(PARAMS["profiles"])], ids="-".join)
@@ -28,6 +28,30 @@ def test_both_engines_resolve_to_the_same_jobs(real, active):
     for name, job in by_dvc.items():
         assert by_snakemake[name] == job, name
     assert len(by_dvc) == len(active) * (8 + 3 * len(PARAMS["variants"]))  # once per profile, and per variant
+
+
+def test_both_engines_run_just_the_variants_that_a_profile_names(real):
+    profiles = PARAMS["profiles"] | {"quick": PARAMS["profiles"]["quick"] | {"variants": ["int8", "fp32"]}}
+    real.write_params(PARAMS | {"active": ["quick", "mnist"], "profiles": profiles})
+    by_dvc, by_snakemake = real.ask("dvc_jobs"), real.ask("snakemake_jobs")
+    assert {name for name in by_dvc if name.startswith("sample@quick")} == {"sample@quick-int8", "sample@quick-fp32"}
+    assert len(by_dvc) == 2 * 8 + 3 * (2 + len(PARAMS["variants"])) + 2
+    assert by_dvc["report@quick"]["params"]["order"] == ["fp32", "int8"]
+    assert {name: job for name, job in by_dvc.items() if not name.startswith("params@")} == by_snakemake
+
+
+def test_a_plain_dvc_repro_by_other_runs_than_those_of_params_yaml_is_refused(clone):
+    """Which DVC would else run, or leave out, without a word."""
+    params = tiny_params()
+    params["profiles"]["tiny"]["variants"] = ["fp32", "ratio", "budget"]
+    (clone.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    refusal = clone.call("dvc", "repro", check=False)
+    assert refusal.returncode != 0
+    line = "error: workflow/runs.yaml: lists other runs than params.yaml; `make runs` writes it, then run again"
+    assert line in refusal.stderr.splitlines()
+    assert not clone.outputs()
+    clone.make("runs")
+    assert "sample@tiny-threshold" not in clone.ask("dvc_jobs")
 
 
 def test_a_value_left_to_its_default_is_filled_in_in_both_engines(real):

@@ -31,10 +31,10 @@ def recorded(by_dvc, jobs, tmp_path_factory) -> dict[str, Reads]:
     clone, block, threads = by_dvc.copy(tmp_path_factory.mktemp("reads")), command.block, torch.get_num_threads()
     by_job = {}
 
-    def recording(reads: Reads, variant: str):
+    def recording(reads: Reads, stage: str, variant: str):
         def watched(settings, name, kind, path):
             value = block(settings, name, kind, path)
-            places = {"variant": f"variants.{variant}"}
+            places = {"variant": f"variants.{variant}", "versions": f"program.{stage}", "program": f"program.{stage}"}
             return value if name == "variants" else reads.watch(value, places.get(name, name))
 
         return watched
@@ -45,7 +45,7 @@ def recorded(by_dvc, jobs, tmp_path_factory) -> dict[str, Reads]:
             continue
         with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
             reads = by_job[name] = Reads(patch)
-            patch.setattr(command, "block", recording(reads, name.rpartition("-")[2]))
+            patch.setattr(command, "block", recording(reads, name.partition("@")[0], name.rpartition("-")[2]))
             patch.setattr(sys, "argv", [module, *arguments])
             patch.chdir(clone.folder)
             runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,39 +1,33 @@
-"""Every stage has a rule, and the rule says what a cluster has to know before it runs it."""
+"""Every stage says what a cluster has to know before it runs it."""
 
 import re
 
 import pytest
-import yaml
 
 from calls import Package
+from stages import load
 from tiny import ROOT
 
-TEXT = "".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
-RULES = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", TEXT, flags=re.M | re.S))
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = load(ROOT / "dvc.yaml")
 PACKAGE = Package(ROOT / "src")
-
-
-def test_every_stage_has_a_rule():
-    """But for `params`: the Snakefile writes what it makes, before it plans."""
-    assert {"params", *RULES} == set(STAGES)
+RULES = [name for name in STAGES if name != "params"]  # what that one makes the Snakefile writes, before it plans
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_states_threads_memory_and_run_time(name):
-    for needed in (r"^    threads: threads\(config\)$", r"^        mem_mb=\d+,$", r"^        runtime=\d+,$"):
-        assert re.search(needed, RULES[name], flags=re.M), needed
+def test_a_stage_states_memory_and_run_time(name):
+    assert {"mem_mb", "runtime"} <= STAGES[name].resources.keys() <= {"mem_mb", "runtime", "gpu"}
+    assert all(isinstance(amount, int) for amount in STAGES[name].resources.values())
 
 
 def module_of(name: str) -> str:
-    return re.search(r"-m (\S+)", STAGES[name]["cmd"])[1]
+    return re.search(r"-m (\S+)", STAGES[name].cmd)[1]
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_asks_for_one_gpu_if_its_stage_takes_the_default_device(name):
-    """Itself or through what it calls: DVC lets every stage have the GPU of its machine, so a rule has to as well."""
+def test_a_job_gets_one_gpu_if_its_stage_takes_the_default_device(name):
+    """Itself or through what it calls: DVC lets every stage have the GPU of its machine, so a job has to as well."""
     takes_it = ("laqfi.base.device", "default_device") in PACKAGE.may_call(module_of(name))
-    assert re.findall(r"gpu=(\d+)", RULES[name]) == (["1"] if takes_it else [])
+    assert STAGES[name].resources.get("gpu") == (1 if takes_it else None)
 
 
 def test_no_module_but_one_decides_where_tensors_live():
@@ -73,8 +67,17 @@ def test_what_a_stage_may_call_is_told_from_what_it_only_imports(tmp_path, stage
 
 
 def test_preparing_data_and_the_report_stay_on_the_head_node():
-    assert {name for name, rule in RULES.items() if "localrule: True" in rule} == {"dataset", "report"}
+    assert {name for name, stage in STAGES.items() if stage.local} == {"dataset", "report"}
 
 
 def test_partitions_and_accounts_are_in_the_profile_only():
-    assert not re.search(r"slurm|partition|account", TEXT)
+    declared = (ROOT / "dvc.yaml").read_text() + (ROOT / "workflow/Snakefile").read_text()
+    assert not re.search(r"slurm|partition|account", declared)
+
+
+def test_the_page_of_data_names_every_output_with_its_stage():
+    rows = re.findall(r"^\| (`.+`) \| (\w+) \|", (ROOT / "data/README.md").read_text(), flags=re.M)
+    named = {(stage, file) for files, stage in rows for file in re.findall(r"`(.+?)`", files)}
+    made = {(name, out) for name, stage in STAGES.items() for out in stage.outs if out.startswith("data/")}
+    of_profile = {(name, re.sub(r"\{(variant)\}", r"<\1>", out.removeprefix("data/{profile}/"))) for name, out in made}
+    assert named == of_profile

@@ -15,7 +15,7 @@ def stage(tmp_path, monkeypatch) -> stages.Stage:
     (tmp_path / "params.yaml").write_text('{"value": 1}')
     code = "print(open('params.yaml').read())"
     return stages.Stage(
-        f"python -c {code} --profile x", ["params.yaml", "not_there.py"], ["data/{profile}/params.json"], []
+        "params", f"python -c {code} --profile x", ["params.yaml", "not_there.py"], ["data/{profile}/params.json"], []
     )
 
 

@@ -93,9 +93,9 @@ class Reader:
 
 
 @pytest.fixture
-def reader(tmp_path) -> Reader:
+def reader(tmp_path, warm) -> Reader:
     """In a clone as a user has it, with an environment of `make` that leads to the one these tests run in."""
-    clone = Clone(tmp_path)
+    clone = Clone(tmp_path, warm)
     (tmp_path / "params.yaml").write_text(quick_params())
     clone.git("config", "user.name", "reader")
     clone.git("config", "user.email", "reader@localhost")

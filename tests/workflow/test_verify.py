@@ -12,8 +12,10 @@ FISHER = "src/laqfi/stages/fisher.py"
 
 
 STAGES = {
-    "first": Stage("echo {profile} > {profile}.a", [], ["{profile}.a"], []),
-    "second": Stage("cat {profile}.a {profile}.a > {profile}.{variant}", ["{profile}.a"], ["{profile}.{variant}"], []),
+    "first": Stage("first", "echo {profile} > {profile}.a", [], ["{profile}.a"], []),
+    "second": Stage(
+        "second", "cat {profile}.a {profile}.a > {profile}.{variant}", ["{profile}.a"], ["{profile}.{variant}"], []
+    ),
 }
 CHOICES = {"profile": ["p"], "variant": ["x", "y"]}
 RECORD = {
@@ -33,7 +35,7 @@ def test_a_file_with_other_bytes_and_one_that_is_not_published_differ(tmp_path, 
 
 
 def test_a_command_that_fails_is_shown_with_its_last_line(tmp_path):
-    failing = {"first": Stage("echo no >&2; exit 1", [], ["{profile}.a"], [])}
+    failing = {"first": Stage("first", "echo no >&2; exit 1", [], ["{profile}.a"], [])}
     with pytest.raises(SystemExit, match=r"^error: echo no >&2; exit 1\nno$"):
         verify(failing, CHOICES, tmp_path, RECORD, workers=1)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from laqfi.base import program
 from laqfi.base.block import Block, Name
 from laqfi.base.errors import LaqfiError, first_line
 from laqfi.data import datasets
@@ -23,8 +24,9 @@ from laqfi.sensitivity.params import Curvature, Fisher
 
 
 class Profile(Block):
-    """One complete run: what it is made of, from the data to the measures."""
+    """One complete run: what it is made of, from the data to the measures; `variants` names those it runs, None all."""
 
+    variants: list[Name] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)]
     dataset: Dataset
     features: Features
@@ -120,11 +122,31 @@ class Params(Block):
             raise ValueError(f"active is {self.active}, allowed is each profile once")
         if "fp32" not in self.variants or self.variants["fp32"].policy != "fp32":
             raise ValueError("variants must hold fp32 with policy fp32: everything is compared with it")
-        for profile in self.profiles.values():
-            for name in {name for again in profile.sample.headline.values() for name in again.variants}:
-                if name not in self.variants:
-                    raise ValueError(f"sample.headline names {name!r}, allowed is one of {sorted(self.variants)}")
         return self
+
+    @model_validator(mode="after")
+    def profiles_run_variants_that_exist(self):
+        for key, profile in self.profiles.items():
+            named = self.variants if profile.variants is None else profile.variants
+            if "fp32" not in named or len(set(named)) < len(named):
+                raise ValueError(f"profiles.{key}.variants is {named}, allowed is each variant once, fp32 among them")
+            again = {name for drawn in profile.sample.headline.values() for name in drawn.variants}
+            for place, names, known in (("variants", named, self.variants), ("sample.headline", again, named)):
+                for name in names:
+                    if name not in known:
+                        allowed = f"allowed is one of {sorted(known)}"
+                        raise ValueError(f"profiles.{key}.{place} names {name!r}, {allowed}")
+        return self
+
+    def variants_of(self, profile: str) -> list[str]:
+        """Those it runs, in the order of `variants`."""
+        named = self.profiles[profile].variants
+        return [name for name in self.variants if named is None or name in named]
+
+    def runs(self) -> dict[str, dict[str, str]]:
+        """The pairs of an active profile and a variant, by the name that their stages have in dvc.lock."""
+        pairs = [(profile, variant) for profile in self.active for variant in self.variants_of(profile)]
+        return {f"{profile}-{variant}": {"profile": profile, "variant": variant} for profile, variant in pairs}
 
 
 def load(path: Path) -> Params:
@@ -158,11 +180,12 @@ def complete(variant: Variant, place: str, path: Path, models: list[list[str]]) 
 def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
     """What stages of `profile` depend on, as JSON: equal settings give equal JSON, however they were written.
 
-    `order` is that of the variants in params.yaml, and of the rows of the report.
+    `program` says by stage what its code is; `order` is that of the variants in params.yaml, and of the report's rows.
     """
-    variants = {name: as_json(variant) for name, variant in params.variants.items()}
-    order = list(params.variants)
-    return as_json(params.profiles[profile]) | {"order": order, "variants": variants, "versions": dict(versions)}
+    order = params.variants_of(profile)
+    variants = {name: as_json(params.variants[name]) for name in order}
+    made_of = {"program": program.programs(versions), "versions": dict(versions)}
+    return as_json(params.profiles[profile]) | {"order": order, "variants": variants} | made_of
 
 
 def as_json(block: BaseModel) -> dict:
@@ -176,3 +199,9 @@ def read_versions(path: Path) -> dict[str, str]:
     if not isinstance(found, dict) or not found or not all(isinstance(one, str) and one for one in found.values()):
         raise LaqfiError(f"{path}: holds no versions by package; `make versions` writes it")
     return found
+
+
+def check_runs(params: Params, path: Path) -> None:
+    """Raises LaqfiError unless the file lists what the active profiles run: DVC makes its stages of it."""
+    if not path.exists() or yaml12.read(path) != {"runs": params.runs()}:
+        raise LaqfiError(f"{path}: lists other runs than params.yaml; `make runs` writes it, then run again")

@@ -16,6 +16,7 @@ from laqfi.base import files, sources, versions
 from laqfi.base.block import Block
 from laqfi.base.device import allow_tf32
 from laqfi.base.errors import LaqfiError, first_line
+from laqfi.base.program import program
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -37,7 +38,7 @@ def run(stage: Callable[..., None]) -> None:
     try:
         before = files.read_bytes(arguments.params)
         settings = files.read_json(arguments.params)
-        versions.check(block(settings, "versions", dict[str, str], arguments.params), arguments.params)
+        check_program(stage, settings, arguments.params)
         if "variant" in blocks:
             named = block(settings, "variants", dict[str, dict], arguments.params)
             settings["variant"] = choose(named, arguments.variant, f"{arguments.params}: variants")
@@ -83,6 +84,19 @@ def block(settings: object, name: str, kind: object, path: Path):
         return TypeAdapter(kind, config=config).validate_python(value)
     except ValidationError as error:
         raise LaqfiError(f"{path}: {first_line(error, name)}") from error
+
+
+def check_program(stage: Callable[..., None], settings: object, path: Path) -> None:
+    """Raises LaqfiError if the settings are of other packages or of other code than this stage runs by.
+
+    Its outputs would else be taken for those of the code that the settings name.
+    """
+    packages = block(settings, "versions", dict[str, str], path)
+    versions.check(packages, path)
+    file = Path(inspect.getfile(stage))
+    wanted = choose(block(settings, "program", dict[str, str], path), file.stem, f"{path}: program")
+    if program(file, packages) != wanted:
+        raise LaqfiError(f"{path}: program.{file.stem}: the code has changed since; run the stage `params`, then this")
 
 
 def check_unchanged(*, settings_file: Path, before: bytes) -> None:

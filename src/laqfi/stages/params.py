@@ -5,24 +5,27 @@ import json
 import sys
 from pathlib import Path
 
-from laqfi.base import files, versions
+from laqfi.base import files, sources, versions
 from laqfi.base.errors import LaqfiError
 from laqfi.params import whole
 
 
-def params(params: Path, recorded: Path, profile: str | None, out: Path | None) -> None:
+def params(params: Path, recorded: Path, profile: str | None, runs: Path | None, out: Path | None) -> None:
     """Write the settings of `profile` and the versions recorded in a file as JSON.
 
-    Without `profile` those of all profiles are printed, with the names of the active ones and of the variants: what
+    Without `profile` those of all profiles are printed, with the names of the active ones and what they run: what
     engines plan by.
     """
     found, packages = whole.load(params), whole.read_versions(recorded)
     versions.check(packages, recorded)
     resolved = {name: whole.resolve(found, name, packages) for name in found.profiles}
+    if edited := sources.changed():
+        raise LaqfiError(f"{edited} was changed while the stage ran by what it held before; run again")
     if profile is None:
-        plan = {"active": found.active, "variants": list(found.variants), "profiles": resolved}
-        print(json.dumps(plan, sort_keys=True))
+        plan = {"active": found.active, "runs": found.runs(), "profiles": resolved}
+        print(json.dumps(plan))
     elif profile in resolved:
+        whole.check_runs(found, runs)
         files.write_json(out, resolved[profile])
     else:
         raise LaqfiError(f"{params}: profiles: found no {profile!r}, allowed is one of {sorted(resolved)}")
@@ -33,12 +36,13 @@ def main() -> None:
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--versions", type=Path, required=True)
     parser.add_argument("--profile", help="without it, all are printed")
+    parser.add_argument("--runs", type=Path, help="what DVC makes its stages of, to be as params.yaml says")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    if (arguments.profile is None) != (arguments.out is None):
-        parser.error("--profile and --out go together")
+    if len({arguments.profile is None, arguments.runs is None, arguments.out is None}) > 1:
+        parser.error("--profile, --runs and --out go together")
     try:
-        params(arguments.params, arguments.versions, arguments.profile, arguments.out)
+        params(arguments.params, arguments.versions, arguments.profile, arguments.runs, arguments.out)
     except LaqfiError as error:
         sys.exit(f"error: {error}")
 

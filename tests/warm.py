@@ -1,7 +1,8 @@
-"""Commands of both engines without the seconds their imports take: a process that has imported them forks for each.
+"""Engines and stages without the seconds their imports take: a process that has imported what they need forks for each.
 
-`serve` is that process. `shims` makes a folder for PATH whose `dvc`, `snakemake` and `python` hand their command line,
-environment, folder and files over to it, and end as it ended there; so what the engines start themselves is fast too.
+`serve` is that process; of this repository's own code it imports nothing. `shims` makes a folder for PATH whose `dvc`,
+`snakemake` and `python` hand their command line, environment, folder and files over to it, and end as it ended there;
+so what the engines start themselves is fast too.
 """
 
 import gc
@@ -10,9 +11,11 @@ import json
 import os
 import runpy
 import socket
+import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SHIM = """#!{python} -SE
@@ -32,16 +35,34 @@ def shims(folder: Path, address: str) -> None:
         (folder / name).chmod(0o755)
 
 
-def serve(address: str, python: str, scratch: str) -> None:
+@contextmanager
+def served(folder: Path, scratch: Path, *stages: str) -> Iterator[Path]:
+    """The folder for PATH, while the process runs that answers; `stages` are modules that its commands will run."""
+    address = str(folder / "socket")
+    shims(folder / "bin", address)
+    command = [sys.executable, __file__, address, folder / "bin/python", scratch, *stages]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        while server.stdout.readline() not in (b"ready\n", b""):
+            pass
+        yield folder / "bin"
+        server.stdin.close()
+
+
+def serve(address: str, python: str, scratch: str, *stages: str) -> None:
     """Answer until the process that started this one ends.
 
-    `python` is what the engines start for Python then; `scratch` is a pipeline on which one command of each engine
-    tells what there is to import.
+    `python` is what the engines start for Python then; `scratch` is a pipeline on which one command of each engine, and
+    the `--help` of each of the stages, tell what there is to import.
     """
-    for command in (["dvc", "status"], ["snakemake", "--dry-run"]):
+    for command in (
+        ["dvc", "status"],
+        ["snakemake", "--dry-run"],
+        *(["python", "-m", stage, "--help"] for stage in stages),
+    ):
         for name in imported_by(command, scratch):
-            with suppress(Exception):
-                importlib.import_module(name)
+            if name.partition(".")[0] != "laqfi":
+                with suppress(Exception):
+                    importlib.import_module(name)
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
@@ -117,20 +138,18 @@ def run(argv: list[str]) -> None:
 
 def call(argv: list[str]) -> int:
     name, *arguments = Path(argv[0]).name, *argv[1:]
-    if name == "python":
-        name, *arguments = [word for word in arguments if word != "-m"]
+    sys.path[:0] = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     sys.argv = [name, *arguments]
     try:
+        if name == "python":
+            return python(*arguments)
         if name == "dvc":
             from dvc.cli import main
 
             return main(arguments)
-        if name == "snakemake":
-            from snakemake.cli import main
+        from snakemake.cli import main
 
-            return main(arguments) or 0
-        sys.path.insert(0, str(Path(name).parent))
-        runpy.run_path(name, run_name="__main__")
+        return main(arguments) or 0
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
@@ -138,6 +157,22 @@ def call(argv: list[str]) -> int:
     except BaseException:
         sys.excepthook(*sys.exc_info())
         return 1
+    return 0
+
+
+def python(first: str, *arguments: str) -> int:
+    """`python -m module …`, `python -c code …` or `python file …`."""
+    if first in ("-m", "-c"):
+        sys.path.insert(0, "")
+        sys.argv = list(arguments)
+        if first == "-m":
+            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        else:
+            exec(arguments[0], {"__name__": "__main__"})
+    else:
+        sys.path.insert(0, str(Path(first).parent))
+        sys.argv = [first, *arguments]
+        runpy.run_path(first, run_name="__main__")
     return 0
 
 

@@ -1,0 +1,29 @@
+"""Record which variants each active profile runs: workflow/runs.yaml, in git. DVC makes its stages of it.
+
+The stage `params` refuses a record that is not as params.yaml says.
+"""
+
+from pathlib import Path
+
+import yaml
+
+from stages import load, resolved, write
+
+RECORD = Path("workflow/runs.yaml")
+HEAD = "# What the active profiles of params.yaml run: `make runs` writes it, and so do `make repro` and Snakemake.\n"
+
+
+def text(runs: dict[str, dict[str, str]]) -> str:
+    """One line for each pair of a profile and a variant."""
+    lines = [f"  {name}: {yaml.safe_dump(run, default_flow_style=True)}" for name, run in runs.items()]
+    return "".join([HEAD, "runs:\n", *lines])
+
+
+def refresh(runs: dict[str, dict[str, str]]) -> None:
+    """Write the record anew if it is another one."""
+    if not RECORD.exists() or RECORD.read_bytes() != text(runs).encode():
+        write(RECORD, text(runs))
+
+
+if __name__ == "__main__":
+    refresh(resolved(load()["params"])["runs"])
