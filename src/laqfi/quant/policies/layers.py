@@ -14,11 +14,10 @@ from laqfi.base.block import Block
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
-from laqfi.quant.policies.registry import policy
+from laqfi.quant.policies.registry import Share, policy
 from laqfi.storage.formats import Format
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def below(tensors: Iterable[Evidence], threshold: float, dtype: str) -> Choices:
