@@ -72,7 +72,7 @@ slurm-resume: $(SLURM) ## go on with a run on SLURM whose head process was kille
 	@$(RUN) snakemake --workflow-profile workflow/profiles/slurm
 
 lint: $(VENV) ## style and workflow checks, nothing is changed
-	@$(RUN) ruff check && ruff format --check && lint-imports && snakefmt --check workflow && snakemake --lint
+	@$(RUN) ruff check && ruff format --check && lint-imports --no-logo && snakefmt --check workflow && snakemake --lint
 
 bench: $(VENV) ## memory and speed of stored weights, beside optimum-quanto's: reports/bench
 	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'

@@ -27,9 +27,13 @@ def git(*arguments: str) -> str:
 
 
 def published(profile: str, commit: str) -> Record:
-    """What dvc.lock of the commit says of the profile's outputs. Ends the program if that is nothing."""
+    """What dvc.lock of the commit says of the profile's outputs. Ends the program if that is nothing.
+
+    Without the settings: they say by what code the results were made, which may be the same by other code.
+    """
     stages = yaml.load(git("show", f"{commit}:dvc.lock"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
     names = [name for name in stages if name.partition("@")[2].split("-")[0] == profile]
+    names = [name for name in names if not name.startswith("params@")]
     if not names:
         sys.exit(f"error: {profile}: no results are published in dvc.lock of the last commit")
     return {out["path"]: out["md5"] for name in names for out in stages[name].get("outs", [])}
@@ -84,7 +88,7 @@ def main() -> None:
         git("clone", "--quiet", "--shared", ".", folder)
         stages, choices = load(Path(folder) / "dvc.yaml"), {"profile": [profile]}
         first = stages.pop("params")
-        verify({"params": first}, choices, Path(folder), record, workers=1)
+        run(fill(first.cmd, choices), Path(folder), workers=1)
         settings = json.loads((Path(folder) / fill(first.outs[0], choices)[0]).read_text(encoding="utf-8"))
         choices["variant"] = settings["order"]
         verify(stages, choices, Path(folder), record, max(1, (os.cpu_count() or 1) // settings["threads"]))
