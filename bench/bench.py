@@ -34,7 +34,7 @@ from laqfi.quant.rounding import store
 from laqfi.sampling.samplers import sample
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import header, load_unet, output_axes, stored_bytes
+from laqfi.storage.model_file import header, output_axes, read_model, stored_bytes
 
 FILES = ("float32", "float16", "int8", "int4")  # one model file per format of the matrices
 DIFFUSION = {"timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02}
@@ -204,7 +204,7 @@ def measure(job: Job) -> dict:
     noise = standard_normal(max(work.alone, work.batch, work.compared), job.scale, device)
     start = memory.used(device)
     path = job.folder / f"{case.file}.safetensors"
-    model, alphas_cumprod, metadata = load_unet(path, device)
+    model, alphas_cumprod, metadata = read_model(path, device)
     payload = stored_bytes(files.read_tensors(path)[0], metadata)[0]
     denoiser, remark = model, ""
     if case.quanto:
@@ -227,7 +227,7 @@ def measure(job: Job) -> dict:
     memory.reset_peak(device)
     warm_up = seconds(lambda: draw(denoiser, batches[:1], 1), device)
     peak = memory.peak(device)
-    base, _, _ = load_unet(job.folder / "float32.safetensors", device)
+    base, _, _ = read_model(job.folder / "float32.safetensors", device)
     change = deviation(denoiser, base, noise[: work.compared])
     times, base_times = [], []
     with job.turn:

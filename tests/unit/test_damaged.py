@@ -33,7 +33,7 @@ from laqfi.quality.classifier import FeatureNet
 from laqfi.quant.gather import fisher_by_bin, read_curvature
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import header, load_unet, output_axes
+from laqfi.storage.model_file import header, output_axes, read_model
 from stored import quantize
 from tiny import tiny_params
 
@@ -126,8 +126,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     **{f"{name}.npz": lambda p, names=tuple(arrays): files.read_arrays(p, *names) for name, arrays in ARRAYS.items()},
     **{f"{name}.json": lambda p, model=model: records.read(p, model) for name, model in MODELS.items()},
     "features.safetensors": lambda p: features.load(p, CPU),
-    "model.safetensors": lambda p: load_unet(p, CPU),
-    "packed.safetensors": lambda p: load_unet(p, CPU),
+    "model.safetensors": lambda p: read_model(p, CPU),
+    "packed.safetensors": lambda p: read_model(p, CPU),
     "fisher.safetensors": lambda p: fisher_by_bin(p, WEIGHTS),
     "curvature.safetensors": lambda p: read_curvature(p, WEIGHTS, dict.fromkeys(WEIGHTS, 0)),
     "params.yaml": load_params,
@@ -407,7 +407,7 @@ def test_a_format_of_a_foreign_tensor_is_refused(whole, tmp_path):
     metadata["formats"]["foreign"] = metadata["formats"]["conv_in.weight"]
     files.write_tensors(tmp_path / "x", tensors, metadata)
     with pytest.raises(LaqfiError, match="names 'foreign', which the network does not have"):
-        load_unet(tmp_path / "x", CPU)
+        read_model(tmp_path / "x", CPU)
 
 
 @pytest.mark.parametrize(("part", "value"), [("scale", float("nan")), ("scale", float("inf")), ("zero_point", 8)])
@@ -416,7 +416,7 @@ def test_a_grid_that_is_none_is_refused(whole, tmp_path, part, value):
     tensors[f"conv_in.weight.{part}"][1] = value
     files.write_tensors(tmp_path / "x", tensors, metadata)
     with pytest.raises(LaqfiError, match=rf"conv_in\.weight\.{part} (holds values that are not finite|is beyond)"):
-        load_unet(tmp_path / "x", CPU)
+        read_model(tmp_path / "x", CPU)
 
 
 def test_negative_fisher_and_curvature_are_refused(tmp_path):

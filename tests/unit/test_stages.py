@@ -1,5 +1,8 @@
 """The stages one after the other on the smallest real run, in one process."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -30,8 +33,8 @@ from laqfi.stages.reference import reference
 from laqfi.stages.report import Inputs, Outputs, report
 from laqfi.stages.sample import sample
 from laqfi.stages.train import fingerprint, train
-from laqfi.storage.model_file import load_unet
-from tiny import tiny_params
+from laqfi.storage.model_file import read_model
+from tiny import ROOT, tiny_params
 
 VERSIONS = {"numpy": np.__version__}
 
@@ -173,7 +176,7 @@ def test_float32_may_be_among_the_formats_of_a_budget(done, tmp_path):
         found = files.read_json(tmp_path / "choices")
         assert {one["format"] for one in found["tensors"].values()} <= kinds
         assert (found["bits_per_weight"] is None) == (variant is large)
-        load_unet(tmp_path / "stored", torch.device("cpu"))
+        read_model(tmp_path / "stored", torch.device("cpu"))
 
 
 def test_scores_are_the_table_normalised_by_its_largest(done):
@@ -398,7 +401,7 @@ def test_all_variants_of_a_model_of_zeros_without_fisher_information_are_zeros(d
     files.write_json(tmp_path / "table.json", table)
     for name, variant in done.params.variants.items():
         quantize_variant(other, variant, tmp_path / "out", tmp_path / "choices", tmp_path / "table.json")
-        unet, _, _ = load_unet(tmp_path / "out", torch.device("cpu"))
+        unet, _, _ = read_model(tmp_path / "out", torch.device("cpu"))
         assert not unet(torch.randn(1, 1, 8, 8), torch.tensor([1])).any(), name
 
 
@@ -511,6 +514,31 @@ def test_an_unknown_variant_is_named(tmp_path):
     paths = [word for flag in flags for word in (flag, tmp_path / "x")]
     result = called("quantize", settings_file(tmp_path), "--variant", "raito", *paths)
     assert "variants: found no 'raito', allowed is one of ['budget', 'fp32', 'ratio', 'threshold']" in result.stderr
+
+
+EDITS = """
+import json, sys
+from pathlib import Path
+from laqfi.stages import train
+
+names = {}
+for file in sys.argv[2:]:
+    before = train.fingerprint([], 1, {}, Path(sys.argv[1]))
+    path = Path(train.__file__).parents[1] / file
+    path.write_text(path.read_text() + "# edited")
+    names[file] = train.fingerprint([], 1, {}, Path(sys.argv[1])) == before
+print(json.dumps(names))
+"""
+
+
+def test_a_training_that_was_stopped_goes_on_only_with_the_same_code(done, tmp_path):
+    """In whatever wing the code is; what training does not import does not count."""
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    edited = ["models/unet.py", "diffusion/process.py", "diffusion/training.py", "base/random.py", "report/page.py"]
+    command = [sys.executable, "-c", EDITS, done.dataset, *edited]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == dict.fromkeys(edited, False) | {"report/page.py": True}
 
 
 def test_a_training_that_was_stopped_goes_on_only_with_the_same_versions_and_settings(done):

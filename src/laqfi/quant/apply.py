@@ -20,7 +20,7 @@ def store_all(tensors: list[Evidence], choices: Choices) -> dict[str, Stored]:
 
 
 def as_file(stored: dict[str, Stored], metadata: dict) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and metadata of the model file, for `files.write_tensors` and `model_file.unet_of`."""
+    """Tensors and metadata of the model file, for `files.write_tensors` and `model_file.model_of`."""
     tensors = {f"{name}{part}": tensor for name, one in stored.items() for part, tensor in one.parts.items()}
     formats = {name: one.layout.to_json() for name, one in stored.items() if not one.layout.format.is_float}
     return tensors, metadata | ({"formats": formats} if formats else {})

@@ -20,7 +20,7 @@ from laqfi.quant.policies.budget import Importance, Target, budget
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Drawing
 from laqfi.stages import command
-from laqfi.storage.model_file import unet_of
+from laqfi.storage.model_file import model_of
 
 FORMATS = ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "float16"]
 
@@ -52,8 +52,8 @@ def controls(
         if chosen is None:
             return None
         stored = store_all(weights, chosen)
-        unet, alphas_cumprod, _ = unet_of(*as_file(stored, metadata), model, default_device())
-        images = draw_images(unet, alphas_cumprod, shape, sample, controls.images, progress=False)
+        network, alphas_cumprod, _ = model_of(*as_file(stored, metadata), model, default_device())
+        images = draw_images(network, alphas_cumprod, shape, sample, controls.images, progress=False)
         return records.StoredQuality(bytes=stored_size(stored), **dict(judge.quality(images, base_images)))
 
     points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]

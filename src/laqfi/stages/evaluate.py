@@ -14,7 +14,7 @@ from laqfi.quality.judge import Judge
 from laqfi.quality.params import Evaluate
 from laqfi.sampling.params import Drawn
 from laqfi.stages import command
-from laqfi.storage.model_file import load_unet, stored_bytes, unet_of
+from laqfi.storage.model_file import model_of, read_model, stored_bytes
 
 
 def evaluate(
@@ -38,9 +38,9 @@ def evaluate(
     held_out = from_uint8(files.read_array(dataset, "test_images")[: evaluate.noise_images])
     tensors, metadata = files.read_tensors(model)
     size, parameters = stored_bytes(tensors, metadata)
-    unet, alphas_cumprod, _ = unet_of(tensors, metadata, model, default_device())
-    base, _, _ = load_unet(base_model, default_device())
-    noise_mse = noise_error(unet, base, held_out, alphas_cumprod, evaluate.noise_timesteps, evaluate.seed)
+    network, alphas_cumprod, _ = model_of(tensors, metadata, model, default_device())
+    base, _, _ = read_model(base_model, default_device())
+    noise_mse = noise_error(network, base, held_out, alphas_cumprod, evaluate.noise_timesteps, evaluate.seed)
     judge = Judge(network, reference, evaluate.groups)
     quality = {key: judge.quality(drawn[key], base_drawn[key]) for key in draws}
     evaluation = records.Evaluation(

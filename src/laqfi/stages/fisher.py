@@ -14,16 +14,16 @@ from laqfi.models import families
 from laqfi.sensitivity.fisher import FisherMap, fisher_maps, mean_and_error
 from laqfi.sensitivity.params import Fisher
 from laqfi.stages import command
-from laqfi.storage.model_file import load_unet, settings_of
+from laqfi.storage.model_file import read_model, settings_of
 
 
 def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path) -> None:
     """Write the per-weight maps like a checkpoint (`kind/bin/name`), and the table of means as JSON."""
     images = from_uint8(files.read_array(dataset, "train_images"))
-    unet, alphas_cumprod, metadata = load_unet(model, default_device())
+    network, alphas_cumprod, metadata = read_model(model, default_device())
     chosen = torch.from_numpy(generator("fisher", fisher.seed).permutation(len(images))[: fisher.images])
     maps = fisher_maps(
-        unet,
+        network,
         images[chosen],
         alphas_cumprod,
         timesteps=fisher.timesteps,
@@ -38,7 +38,7 @@ def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path
         for name, tensor in tensors.items()
     }
     files.write_tensors(out, per_weight, {"timesteps": fisher.timesteps, "bins": fisher.bins})
-    records.write(table, summarise(unet, settings_of(metadata), maps, fisher.timesteps, len(chosen)))
+    records.write(table, summarise(network, settings_of(metadata), maps, fisher.timesteps, len(chosen)))
 
 
 def summarise(

@@ -7,7 +7,7 @@ from laqfi.base.device import default_device
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Sample
 from laqfi.stages import command
-from laqfi.storage.model_file import load_unet
+from laqfi.storage.model_file import read_model
 
 SHEET = 100  # images in the picture, ten to a row
 
@@ -17,10 +17,10 @@ def sample(sample: Sample, name: str, *, model: Path, out: Path, sheet: Path) ->
 
     Under the name of each headline with this variant stand the images that it draws again.
     """
-    unet, alphas_cumprod, metadata = load_unet(model, default_device())
+    network, alphas_cumprod, metadata = read_model(model, default_device())
     draws = {"images": sample, **sample.headlines_of(name)}
     shape = tuple(metadata["image"])
-    drawn = {key: draw_images(unet, alphas_cumprod, shape, how, how.images) for key, how in draws.items()}
+    drawn = {key: draw_images(network, alphas_cumprod, shape, how, how.images) for key, how in draws.items()}
     files.write_arrays(out, **drawn)
     files.write_bytes(sheet, pictures.png(pictures.sheet(drawn["images"][0][:SHEET], min(10, sample.images))))
 

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io as text
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from laqfi.base import files
 from laqfi.base.block import Block
 from laqfi.base.device import default_device
 from laqfi.base.pictures import from_uint8
+from laqfi.base.program import program
 from laqfi.base.random import derive_seed
 from laqfi.diffusion.params import Diffusion, Train
 from laqfi.diffusion.process import linear_alphas_cumprod
@@ -53,11 +53,8 @@ def train(
 
 def fingerprint(blocks: list[Block], threads: int, versions: dict[str, str], dataset: Path) -> str:
     """Hash of all that decides the result: a state on disk is taken up only by the very same run."""
-    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "laqfi"]
-    sources = {Path(__file__), *(Path(module.__file__) for module in modules)}
-    hashes = {str(path.relative_to(Path(__file__).parents[1])): files.sha256(path) for path in sources}
     settings = [block.model_dump_json() for block in blocks]
-    everything = json.dumps([settings, threads, versions, hashes, files.sha256(dataset)], sort_keys=True)
+    everything = json.dumps([settings, threads, program(Path(__file__), versions), files.sha256(dataset)])
     return hashlib.sha256(everything.encode()).hexdigest()[:16]
 
 

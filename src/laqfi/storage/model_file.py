@@ -109,17 +109,17 @@ def layout_from(value: object, name: str, path: Path) -> Layout:
         raise LaqfiError(f"{path}: {name}: {error}") from error
 
 
-def load_unet(path: Path, device: torch.device) -> tuple[nn.Module, Tensor, dict]:
+def read_model(path: Path, device: torch.device) -> tuple[nn.Module, Tensor, dict]:
     """The network of a model file in eval mode, its `alphas_cumprod`, and the file's metadata.
 
     A file in float32 gives an ordinary network. Any other keeps its tensors resident as they are stored, and each
     layer restores its weight only while it computes: the float32 weights never exist together. Raises LaqfiError if
     the tensors are not those of the network the metadata describes.
     """
-    return unet_of(*files.read_tensors(path), path, device)
+    return model_of(*files.read_tensors(path), path, device)
 
 
-def unet_of(
+def model_of(
     tensors: dict[str, Tensor], metadata: dict, path: Path, device: torch.device
 ) -> tuple[nn.Module, Tensor, dict]:
     """The same from the content of a model file; `path` names it in errors."""
