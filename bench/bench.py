@@ -27,13 +27,14 @@ import memory
 import report
 from laqfi.base import files
 from laqfi.base.random import generator
+from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import Denoiser
-from laqfi.models.unet import UNet, UNetConfig
-from laqfi.quant.rounding import quantize
+from laqfi.models.unet import UNet, Unet
+from laqfi.quant.rounding import store
 from laqfi.sampling.samplers import sample
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import load_unet, output_axes, stored_bytes
+from laqfi.storage.model_file import header, output_axes, read_model, stored_bytes
 
 FILES = ("float32", "float16", "int8", "int4")  # one model file per format of the matrices
 DIFFUSION = {"timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02}
@@ -43,7 +44,7 @@ DIFFUSION = {"timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02}
 class Scale:
     """A network and the side of its square images."""
 
-    unet: UNetConfig
+    unet: Unet
     side: int
 
 
@@ -59,8 +60,8 @@ class Work:
 
 
 SCALES = {
-    "paper": Scale(UNetConfig(image_channels=1, base_channels=64, attention=(2, 6), heads=4, dropout=0.1), side=32),
-    "quick": Scale(UNetConfig(image_channels=1, base_channels=8, attention=(2, 6), heads=1, dropout=0.1), side=8),
+    "paper": Scale(Unet(family="unet", base_channels=64, attention=[2, 6], heads=4, dropout=0.1), side=32),
+    "quick": Scale(Unet(family="unet", base_channels=8, attention=[2, 6], heads=1, dropout=0.1), side=8),
 }
 WORK = {
     ("paper", "cpu"): Work(batch=64, alone=16, steps=1, repeats=3, compared=8),
@@ -109,7 +110,7 @@ class Job:
 def write_files(folder: Path, scale: Scale) -> None:
     """Files of the same random network: its matrices in each format, the other tensors in float16 beside them."""
     torch.manual_seed(0)
-    unet = UNet(scale.unet)
+    unet = UNet(scale.unet, image_channels=1)
     for module in unet.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.any():  # would hide what comes before it
             module.reset_parameters()
@@ -118,11 +119,10 @@ def write_files(folder: Path, scale: Scale) -> None:
         rest, tensors, formats = ("float32" if name == "float32" else "float16"), {}, {}
         for parameter, weight in unet.named_parameters():
             layout = Layout(Format(name if weight.dim() > 1 else rest), tuple(weight.shape), axes[parameter])
-            parts, _ = quantize(weight.detach(), layout, "max")
+            parts = store(weight.detach(), layout, "max").parts
             tensors |= {f"{parameter}{part}": tensor for part, tensor in parts.items()}
             formats |= {} if layout.format.is_float else {parameter: layout.to_json()}
-        image = [scale.unet.image_channels, scale.side, scale.side]
-        metadata = {"unet": scale.unet.to_json(), "diffusion": DIFFUSION, "image": image, "formats": formats}
+        metadata = header(scale.unet, Diffusion(**DIFFUSION), [1, scale.side, scale.side]) | {"formats": formats}
         files.write_tensors(folder / f"{name}.safetensors", tensors, metadata)
 
 
@@ -173,7 +173,7 @@ def without_inference_mode(model: Denoiser) -> Denoiser:
 
 
 def standard_normal(images: int, scale: Scale, device: torch.device) -> Tensor:
-    shape = (images, scale.unet.image_channels, scale.side, scale.side)
+    shape = (images, 1, scale.side, scale.side)
     return torch.from_numpy(generator("bench").standard_normal(shape, dtype="float32")).to(device)
 
 
@@ -204,7 +204,7 @@ def measure(job: Job) -> dict:
     noise = standard_normal(max(work.alone, work.batch, work.compared), job.scale, device)
     start = memory.used(device)
     path = job.folder / f"{case.file}.safetensors"
-    model, alphas_cumprod, metadata = load_unet(path, device)
+    model, alphas_cumprod, metadata = read_model(path, device)
     payload = stored_bytes(files.read_tensors(path)[0], metadata)[0]
     denoiser, remark = model, ""
     if case.quanto:
@@ -227,7 +227,7 @@ def measure(job: Job) -> dict:
     memory.reset_peak(device)
     warm_up = seconds(lambda: draw(denoiser, batches[:1], 1), device)
     peak = memory.peak(device)
-    base, _, _ = load_unet(job.folder / "float32.safetensors", device)
+    base, _, _ = read_model(job.folder / "float32.safetensors", device)
     change = deviation(denoiser, base, noise[: work.compared])
     times, base_times = [], []
     with job.turn:

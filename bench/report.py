@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from laqfi.report.plots import COLOURS, label, render
+from laqfi.report.plots.canvas import COLOURS, label, png
 from laqfi.report.tables import as_markdown
 
 MIB = 2**20
@@ -137,4 +137,4 @@ def figure(results: dict) -> bytes:
         for axis in (middle, right):
             axis.tick_params(labelleft=False)
     picture.suptitle(f"Memory and speed on {results['name']}, PyTorch {results['torch']}", fontsize=14)
-    return render(picture)
+    return png(picture)

@@ -9,7 +9,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from laqfi.diffusion.process import linear_alphas_cumprod
-from laqfi.models.unet import UNet, UNetConfig
+from laqfi.models.unet import UNet, Unet
 from laqfi.params.whole import Params
 from tiny import ROOT, tiny_params
 
@@ -58,7 +58,7 @@ def profile(params):
 def unet() -> UNet:
     """A small U-Net in eval mode whose zero-initialised weights are not zero."""
     torch.manual_seed(0)
-    model = UNet(UNetConfig(image_channels=1, base_channels=4, attention=(2, 6), heads=2, dropout=0.1)).eval()
+    model = UNet(Unet(family="unet", base_channels=4, attention=[2, 6], heads=2, dropout=0.1), image_channels=1).eval()
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.2)

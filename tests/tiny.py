@@ -12,7 +12,7 @@ TINY = {
     "dataset": {"name": "digits"},
     "features": {"network": "classifier", "epochs": 1, "batch_size": 64, "lr": 0.002, "seed": 0},
     "diffusion": {"timesteps": 100, "beta_start": 0.001, "beta_end": 0.1},
-    "unet": {"base_channels": 4, "attention": [2, 6], "heads": 2, "dropout": 0.1},
+    "model": {"family": "unet", "base_channels": 4, "attention": [2, 6], "heads": 2, "dropout": 0.1},
     "train": {
         "steps": 6,
         "batch_size": 16,

@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from laqfi.base import files
-from laqfi.quant.apply import Storage, Stored, as_file
-from laqfi.quant.policy import WeightTensor, bind
-from laqfi.storage.model_file import layouts_of, output_axes
-from laqfi.storage.modules import store_layers
+from laqfi.base.errors import LaqfiError, first_line
+from laqfi.quant.apply import as_file, store_all
+from laqfi.quant.evidence import Evidence
+from laqfi.quant.policies.every import bind
+from laqfi.quant.rounding import Stored
+from laqfi.storage.model_file import VERSION, check_version, layouts_of, output_axes
+from laqfi.storage.modules import buffers, store_layers
 
 
 def quantize_model(
@@ -22,27 +26,32 @@ def quantize_model(
     """Every parameter of `model` in the format that `policy` gives it with `options`, the keys of a params.yaml block.
 
     `fisher` holds one number per weight by timestep weighting ("uniform" is always needed) and parameter name;
-    `curvature` is that of `laqfi.sensitivity.curvature`, by which the rounding "gptq" compensates. Policies that decide
-    by the layers 1 to 6 of this package's U-Net change nothing here. Raises LaqfiError for an unknown policy.
+    `curvature` is that of `laqfi.sensitivity.curvature`, by which the rounding "gptq" compensates. Raises LaqfiError
+    for an unknown policy, for one that goes by the groups of a model's family, which a network of one's own does not
+    have, and for options that do not fit.
     """
     axes = output_axes(model)
-    weights = [
-        WeightTensor(
+    tensors = [
+        Evidence(
             name,
             None,
             0.0,
             parameter.detach(),
             axes[name],
             {weighting: of_weights[name].to(parameter.device) for weighting, of_weights in fisher.items()},
+            (curvature or {}).get(name),
         )
         for name, parameter in model.named_parameters()
     ]
-    return Storage(weights, dict(curvature or {})).store_all(bind(policy, dict(options))(weights))
+    try:
+        return store_all(tensors, bind(policy, options)(tensors))
+    except ValidationError as error:
+        raise LaqfiError(first_line(error, policy)) from error
 
 
 def save_model(path: Path, stored: dict[str, Stored]) -> None:
     """One safetensors file with a checksum, the map of the formats in its header."""
-    files.write_tensors(path, *as_file(stored, {}))
+    files.write_tensors(path, *as_file(stored, {"version": VERSION}))
 
 
 def load_model(model: nn.Module, path: Path) -> None:
@@ -51,13 +60,9 @@ def load_model(model: nn.Module, path: Path) -> None:
     Raises LaqfiError if the file is damaged or of another network, TypeError for a layer that cannot be stored.
     """
     tensors, metadata = files.read_tensors(path)
+    check_version(metadata, path)
     layouts = layouts_of(tensors, metadata, model, path)
     device = next(model.parameters()).device
     store_layers(model, layouts)
-    parts = {
-        f"{name}.{part.removeprefix('.') or 'value'}": tensors[f"{name}{part}"]
-        for name, layout in layouts.items()
-        for part in layout.part_shapes()
-    }
-    model.load_state_dict(model.state_dict() | parts, assign=True)
+    model.load_state_dict(model.state_dict() | buffers(layouts, tensors), assign=True)
     model.to(device)

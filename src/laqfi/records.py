@@ -1,38 +1,62 @@
-"""The JSON files that stages hand to each other: what their readers need of them; more is allowed."""
+"""The JSON files that stages hand to each other, one class for each: written from it, and read back as an equal one.
 
+A file with a key that its class does not have is refused: another version of the code wrote it.
+"""
+
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from laqfi.base import files
+from laqfi.base.block import Seed
 from laqfi.base.errors import LaqfiError, first_line
 
-Timestep = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
+
+def number_of_key(key: object) -> object:
+    """Keys of JSON objects are texts: "50" is 50. Everything else is left to be refused."""
+    return int(key) if isinstance(key, str) and re.fullmatch("[1-9][0-9]{0,8}", key) else key
+
+
+Timestep = Annotated[int, BeforeValidator(number_of_key), Field(ge=1, lt=10**9)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Kept = TypeVar("Kept", bound=Record)
 
 
 class Means(Record):
+    """A mean over samples and its standard error, one value of each per timestep."""
+
     mean: list[NotNegative]
     standard_error: list[NotNegative]
 
 
-class Kind(Record):
+class FisherKind(Record):
+    """Mean Fisher information per weight, by weight tensor and by layer."""
+
     tensors: Annotated[dict[str, Means], Field(min_length=1)]
     layers: Annotated[dict[str, Means], Field(min_length=1)]
 
 
 class FisherTable(Record):
+    """Fisher information of both kinds from `images` images; the layer and the mean |w| of each weight tensor."""
+
+    images: Count
     timesteps: Annotated[list[Count], Field(min_length=1)]
-    layers: dict[str, Annotated[int, Field(ge=1, le=6)]]
+    layers: dict[str, str]
     magnitude: dict[str, NotNegative]
-    empirical: Kind
-    gauss_newton: Kind
+    empirical: FisherKind
+    gauss_newton: FisherKind
+
+    def of_kind(self, kind: Literal["empirical", "gauss_newton"]) -> FisherKind:
+        return {"empirical": self.empirical, "gauss_newton": self.gauss_newton}[kind]
 
     @model_validator(mode="after")
     def all_of_one_model(self):
@@ -47,13 +71,24 @@ class FisherTable(Record):
 
 
 class Interval(Record):
+    """A value and its 95 % confidence interval."""
+
     mean: float
     low: float
     high: float
 
+    @model_validator(mode="after")
+    def in_order(self):
+        if not self.low <= self.mean <= self.high:
+            raise ValueError(f"{self.mean} is not within its interval [{self.low}, {self.high}]")
+        return self
 
-class Measured(Interval):
-    """An FID with what paired differences are made of: its value per seed, and those with a group left out."""
+
+class Fid(Interval):
+    """An FID over seeds, with what paired differences are made of: its values with each group of images left out.
+
+    per_seed: [seeds]; left_out: [seeds, groups].
+    """
 
     per_seed: Annotated[list[float], Field(min_length=1)]
     left_out: list[Annotated[list[float], Field(min_length=2)]]
@@ -66,93 +101,129 @@ class Measured(Interval):
 
 
 class Quality(Record):
+    """Quality of `images` images for each seed; `psnr` is to FP32's images of the same noise, in dB, None if equal."""
+
     images: Count
-    fid: Measured
-    fid_difference: Interval
-    fid_band: str
+    fid: Fid
     kid: float
-    verdict: str
     psnr: float | None
 
 
 class Evaluation(Quality):
+    """What was measured of one variant, and under `headlines` of what it drew again.
+
+    `bytes` are those of its tensors, `file_bytes` those of the whole file; `parameters` counts them by format.
+    `noise_mse` is the mean squared difference of the predicted noise to FP32's by timestep (unit: noise variance).
+    """
+
     bytes: Count
+    file_bytes: Count
     parameters: dict[str, Count]
-    reduction: Annotated[float, Field(lt=1)]
-    size_band: str
-    headline: dict[str, Quality] = {}
+    seeds: list[Seed]
     noise_mse: Annotated[dict[Timestep, NotNegative], Field(min_length=1)]
+    headlines: dict[str, Quality] = {}
 
 
-class StoredShape(Record):
+class StoredLayout(Record):
+    """What the model file says of a tensor; the report needs its shape."""
+
+    model_config = ConfigDict(extra="allow")
     shape: list[Count]
 
 
-class Reason(Record):
+class AllocatedTensor(Record):
+    """How one tensor is stored, and why: `score` is what its policy compared with `threshold`.
+
+    `bits` are per weight, scales included; `squared_error` is the sum over its weights.
+    """
+
+    format: str
     bits: NotNegative
-    layout: StoredShape
+    layout: StoredLayout
+    rounding: str
+    score: NotNegative
+    threshold: float | None
+    squared_error: NotNegative
 
 
-class Bits(Record):
+class BitsPerWeight(Record):
+    """Bits per weight of the integer tensors, scales included, and the fewest at the same predicted error."""
+
     bits: NotNegative
     bound: float
 
 
-class Choices(Record):
+class Allocation(Record):
+    """The formats that a policy gave the tensors of a variant, and what the Fisher information predicts of them.
+
+    `predicted_noise_mse`: mean squared change of the predicted noise per pixel, by the last timestep of each bin.
+    """
+
     policy: str
-    tensors: dict[str, Reason]
+    options: dict[str, object]
+    tensors: dict[str, AllocatedTensor]
     predicted_noise_mse: Annotated[dict[Timestep, NotNegative], Field(min_length=1)]
-    bits_per_weight: Bits | None
+    bits_per_weight: BitsPerWeight | None
 
 
-class Compared(Record):
+class StoredQuality(Quality):
+    """Quality of the images of a stored model that takes `bytes`."""
+
     bytes: Count
-    fid: Measured
-    fid_difference: Interval
-    psnr: float | None
 
 
-class Control(Record):
+class ControlRow(Record):
+    """A size limit met by one idea of importance; None where no choice of formats fits the limit."""
+
     ratio: float
     importance: str
-    found: Compared | None
+    found: StoredQuality | None
 
 
-class Controls(Record):
+class ControlTable(Record):
+    """Every row's images are of the same noise; `base` is what FP32 drew of it."""
+
+    seeds: list[Seed]
+    base: Quality
+    rows: Annotated[list[ControlRow], Field(min_length=1)]
+
+
+class Floor(Record):
+    """FID and KID of `images` held-out real images against the training images."""
+
     images: Count
-    rows: Annotated[list[Control], Field(min_length=1)]
-
-
-class RealFloor(Record):
-    fid: float
-    low: float
-    high: float
+    fid: Interval
     kid: float
-    images: Count
 
 
-class Floor(RealFloor):
-    headline: dict[str, RealFloor] = {}
+class Floors(Floor):
+    """The floor for as many images as a variant draws, and for as many as each headline draws."""
+
+    headlines: dict[str, Floor] = {}
 
 
-class Images(Record):
+class ImageCounts(Record):
     train: Count
     test: Count
 
 
-class Info(Record):
+class FeatureNetwork(Record):
+    """The frozen network that images are judged by; `accuracy` is on held-out images, None if it was not trained."""
+
     dataset: str
     network: str
-    images: Images
+    images: ImageCounts
     accuracy: Annotated[float, Field(ge=0, le=1)] | None
     sha256: str
 
 
-def read(path: Path, record: type[Record]) -> dict:
-    """The content of a JSON file as it is. Raises LaqfiError if it is not what `record` says."""
-    content = files.read_json(path)
+def write(path: Path, record: Record) -> None:
+    files.write_json(path, record.model_dump())
+
+
+def read(path: Path, kind: type[Kept]) -> Kept:
+    """The record of a JSON file. Raises LaqfiError if it is not what `kind` says."""
     try:
-        record.model_validate(content)
+        return kind.model_validate(files.read_json(path))
     except ValidationError as error:
         raise LaqfiError(f"{path}: {first_line(error)}") from error
-    return content

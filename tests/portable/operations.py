@@ -12,12 +12,12 @@ from laqfi.base.random import generator
 from laqfi.diffusion.params import Train
 from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.diffusion.training import Trainer
-from laqfi.models.unet import UNet, UNetConfig
+from laqfi.models.unet import UNet, Unet
 from laqfi.quality import statistics
 from laqfi.quality.classifier import FeatureNet, fit
 from laqfi.quality.params import Classifier
 from laqfi.quant.knapsack import allocate
-from laqfi.quant.rounding import quantize
+from laqfi.quant.rounding import store
 from laqfi.sensitivity.curvature import curvatures
 from laqfi.sensitivity.fisher import fisher_maps
 from laqfi.storage.formats import Format
@@ -39,7 +39,7 @@ def operations() -> dict[str, str]:
     random = generator("operations")
     images = torch.from_numpy(random.standard_normal((8, 1, 8, 8), dtype="float32")).clamp(-1, 1)
     alphas_cumprod = linear_alphas_cumprod(100, 0.001, 0.1)
-    unet = UNet(UNetConfig(image_channels=1, base_channels=4, attention=(2, 6), heads=2, dropout=0.1))
+    unet = UNet(Unet(family="unet", base_channels=4, attention=[2, 6], heads=2, dropout=0.1), image_channels=1)
     settings = Train(steps=2, batch_size=8, lr=0.01, warmup=1, ema=0.9, grad_clip=1.0, seed=0)
     trainer = Trainer(unet, alphas_cumprod, settings)
     found = {}
@@ -56,13 +56,17 @@ def operations() -> dict[str, str]:
     found["curvature"] = digest(*matrices.values())
     name = "layers.3.block1.conv1.weight"
     weight = dict(unet.named_parameters())[name].detach()
-    parts, _ = quantize(weight, Layout(Format("int4"), tuple(weight.shape)), "fisher", fisher[name], matrices[name])
+    layout = Layout(Format("int4"), tuple(weight.shape))
+    parts = store(weight, layout, "fisher", fisher[name], "gptq", matrices[name]).parts
     found["GPTQ"] = digest(*parts.values())
     features = random.standard_normal((200, 84)) @ random.standard_normal((84, 84))
     target = statistics.Reference.of(*statistics.mean_and_covariance(features[:100]))
     fid = statistics.jackknife_fid(features[100:], target, 4)
     found["FID"] = digest(
-        fid.value, fid.left_out, statistics.interval([fid]), statistics.kid(features[:100], features[100:])
+        fid.value,
+        fid.left_out,
+        *statistics.interval([fid]).model_dump().values(),
+        statistics.kid(features[:100], features[100:]),
     )
     network = FeatureNet(1, 8, 10)
     labels = torch.arange(8)

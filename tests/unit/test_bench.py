@@ -11,11 +11,11 @@ from torch import nn
 import bench
 import memory
 import report
-from laqfi.models.unet import UNetConfig
-from laqfi.storage.model_file import load_unet
+from laqfi.models.unet import Unet
+from laqfi.storage.model_file import read_model
 
 ROOT = Path(__file__).parents[2]
-SCALE = bench.Scale(UNetConfig(image_channels=1, base_channels=4, attention=(2, 6), heads=2, dropout=0.1), side=8)
+SCALE = bench.Scale(Unet(family="unet", base_channels=4, attention=[2, 6], heads=2, dropout=0.1), side=8)
 WORK = bench.Work(batch=4, alone=3, steps=2, repeats=3, compared=4)
 CPU = torch.device("cpu")
 ours = pytest.mark.parametrize("name", [name for name, case in bench.CASES.items() if not case.quanto])
@@ -65,7 +65,7 @@ def test_fewer_bits_take_less_memory_and_change_the_prediction_more(folder):
 
 
 def test_no_matrix_of_the_random_network_is_zero(folder):
-    unet, _, _ = load_unet(folder / "float32.safetensors", CPU)
+    unet, _, _ = read_model(folder / "float32.safetensors", CPU)
     assert all(weight.any() for weight in unet.parameters() if weight.dim() > 1)
 
 
@@ -96,7 +96,7 @@ def test_without_quanto_the_row_says_so(folder, monkeypatch):
 
 
 def test_a_case_that_fails_says_why_in_one_line(folder, monkeypatch):
-    monkeypatch.setattr(bench, "load_unet", lambda *_: (_ for _ in ()).throw(RuntimeError("no kernel\nfor this")))
+    monkeypatch.setattr(bench, "read_model", lambda *_: (_ for _ in ()).throw(RuntimeError("no kernel\nfor this")))
     assert bench.attempt(job(folder, bench.CASES["int8"])) == {"error": "RuntimeError: no kernel"}
 
 
@@ -135,7 +135,7 @@ def test_the_peak_sees_memory_that_was_freed_again():
 
 def test_quick_is_the_network_of_params_yaml():
     profile = yaml.safe_load((ROOT / "params.yaml").read_text())["profiles"]["quick"]
-    assert bench.SCALES["quick"].unet == UNetConfig.from_json({"image_channels": 1} | profile["unet"])
+    assert bench.SCALES["quick"].unet == Unet(**profile["model"])
     assert {key: profile["diffusion"][key] for key in bench.DIFFUSION} == bench.DIFFUSION
 
 

@@ -25,16 +25,16 @@ from hypothesis import strategies as st
 from laqfi import records
 from laqfi.base import files, npz
 from laqfi.base.errors import LaqfiError
-from laqfi.models.unet import UNet, UNetConfig
+from laqfi.diffusion.params import Diffusion
+from laqfi.models.unet import UNet, Unet
 from laqfi.params.whole import load as load_params
 from laqfi.quality import features
 from laqfi.quality.classifier import FeatureNet
 from laqfi.quant.gather import fisher_by_bin, read_curvature
-from laqfi.quant.policy import WeightTensor
-from laqfi.quant.rounding import quantize
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import load_unet, output_axes
+from laqfi.storage.model_file import header, output_axes, read_model
+from stored import quantize
 from tiny import tiny_params
 
 CPU = torch.device("cpu")
@@ -56,35 +56,49 @@ ARRAYS = {
 MEANS = {"mean": [0.5, 0.25], "standard_error": [0.125, 0.0]}
 KIND = {"tensors": {"layers.1.weight": MEANS, "layers.2.weight": MEANS}, "layers": {"1": MEANS, "2": MEANS}}
 INTERVAL = {"mean": 1.5, "low": 1.0, "high": 2.0}
+FID = INTERVAL | {"per_seed": [1.0, 2.0], "left_out": [[1.5, 0.5], [2.5, 1.5]]}
+QUALITY = {"images": 40, "fid": FID, "kid": 0.5, "psnr": 20.5}
+FLOOR = {"images": 100, "fid": INTERVAL, "kid": 0.5}
+ALLOCATED = {
+    "format": "int4",
+    "bits": 4.5,
+    "layout": {"shape": [4, 4, 3, 3]},
+    "rounding": "gptq",
+    "score": 0.5,
+    "threshold": 0.25,
+    "squared_error": 0.125,
+}
 RECORDS = {
     "fisher": {
+        "images": 4,
         "timesteps": [1, 50],
-        "layers": {"layers.1.weight": 1, "layers.2.weight": 2},
+        "layers": {"layers.1.weight": "1", "layers.2.weight": "2"},
         "magnitude": {"layers.1.weight": 0.5, "layers.2.weight": 0.5},
         "empirical": KIND,
         "gauss_newton": KIND,
     },
     "choices": {
         "policy": "bits",
-        "tensors": {"layers.1.weight": {"bits": 4.5, "layout": {"shape": [4, 4, 3, 3]}}},
+        "options": {},
+        "tensors": {"layers.1.weight": ALLOCATED},
         "predicted_noise_mse": {"1": 0.5, "100": 0.25},
         "bits_per_weight": {"bits": 4.5, "bound": 3.5},
     },
-    "evaluate": {
+    "evaluate": QUALITY
+    | {
         "bytes": 1000,
-        "images": 40,
+        "file_bytes": 1200,
         "parameters": {"int4": 2000},
-        "reduction": 0.5,
-        "size_band": "large",
-        "fid": INTERVAL | {"per_seed": [1.0, 2.0], "left_out": [[1.5, 0.5], [2.5, 1.5]]},
-        "fid_difference": INTERVAL,
-        "fid_band": "good",
-        "kid": 0.5,
-        "verdict": "worse than FP32",
-        "psnr": 20.5,
+        "seeds": [0, 1],
         "noise_mse": {"1": 0.5, "100": 0.25},
+        "headlines": {"large": QUALITY},
     },
-    "floor": {"fid": 1.5, "low": 1.0, "high": 2.0, "kid": 0.5, "images": 100},
+    "controls": {
+        "seeds": [0, 1],
+        "base": QUALITY,
+        "rows": [{"ratio": 8.0, "importance": "fisher", "found": QUALITY | {"bytes": 1000}}],
+    },
+    "floor": FLOOR | {"headlines": {"large": FLOOR}},
     "info": {
         "dataset": "digits",
         "network": "classifier",
@@ -95,25 +109,27 @@ RECORDS = {
 }
 MODELS = {
     "fisher": records.FisherTable,
-    "choices": records.Choices,
+    "choices": records.Allocation,
     "evaluate": records.Evaluation,
-    "floor": records.Floor,
-    "info": records.Info,
+    "controls": records.ControlTable,
+    "floor": records.Floors,
+    "info": records.FeatureNetwork,
 }
-
-
-def weight_tensors() -> list[WeightTensor]:
-    return [WeightTensor(name, None, 0.0, weight) for name, weight in WEIGHTS.items()]
+MAY_BE_LEFT_OUT = {"headlines"}
+MAY_BE_NONE = {"psnr", "threshold", "found", "bits_per_weight", "accuracy"}
+# Blocks whose keys are names, which may be any, or timesteps.
+NAMED = [(key,) for key in ("tensors", "layers", "magnitude", "parameters", "noise_mse", "headlines", "options")]
+NAMED.append(("predicted_noise_mse",))
 
 
 READERS: dict[str, Callable[[Path], object]] = {
     **{f"{name}.npz": lambda p, names=tuple(arrays): files.read_arrays(p, *names) for name, arrays in ARRAYS.items()},
     **{f"{name}.json": lambda p, model=model: records.read(p, model) for name, model in MODELS.items()},
     "features.safetensors": lambda p: features.load(p, CPU),
-    "model.safetensors": lambda p: load_unet(p, CPU),
-    "packed.safetensors": lambda p: load_unet(p, CPU),
+    "model.safetensors": lambda p: read_model(p, CPU),
+    "packed.safetensors": lambda p: read_model(p, CPU),
     "fisher.safetensors": lambda p: fisher_by_bin(p, WEIGHTS),
-    "curvature.safetensors": lambda p: read_curvature(p, weight_tensors()),
+    "curvature.safetensors": lambda p: read_curvature(p, WEIGHTS, dict.fromkeys(WEIGHTS, 0)),
     "params.yaml": load_params,
 }
 # How many different bad files of each kind the byte test must see refused, and how many it tries for that.
@@ -145,12 +161,9 @@ def whole(tmp_path_factory) -> Path:
         files.write_arrays(folder / f"{name}.npz", **content)
     for name, record in RECORDS.items():
         files.write_json(folder / f"{name}.json", record)
-    unet = UNet(UNetConfig(image_channels=1, base_channels=4, attention=(2,), heads=2, dropout=0.1))
-    metadata = {
-        "unet": unet.config.to_json(),
-        "diffusion": {"timesteps": 100, "beta_start": 0.001, "beta_end": 0.1},
-        "image": [1, 8, 8],
-    }
+    settings = Unet(family="unet", base_channels=4, attention=[2], heads=2, dropout=0.1)
+    unet = UNet(settings, image_channels=1)
+    metadata = header(settings, Diffusion(timesteps=100, beta_start=0.001, beta_end=0.1), [1, 8, 8])
     files.write_tensors(folder / "model.safetensors", unet.state_dict(), metadata)
     stored, formats = packed_parts(unet)
     files.write_tensors(folder / "packed.safetensors", stored, metadata | {"formats": formats})
@@ -394,7 +407,7 @@ def test_a_format_of_a_foreign_tensor_is_refused(whole, tmp_path):
     metadata["formats"]["foreign"] = metadata["formats"]["conv_in.weight"]
     files.write_tensors(tmp_path / "x", tensors, metadata)
     with pytest.raises(LaqfiError, match="names 'foreign', which the network does not have"):
-        load_unet(tmp_path / "x", CPU)
+        read_model(tmp_path / "x", CPU)
 
 
 @pytest.mark.parametrize(("part", "value"), [("scale", float("nan")), ("scale", float("inf")), ("zero_point", 8)])
@@ -403,7 +416,7 @@ def test_a_grid_that_is_none_is_refused(whole, tmp_path, part, value):
     tensors[f"conv_in.weight.{part}"][1] = value
     files.write_tensors(tmp_path / "x", tensors, metadata)
     with pytest.raises(LaqfiError, match=rf"conv_in\.weight\.{part} (holds values that are not finite|is beyond)"):
-        load_unet(tmp_path / "x", CPU)
+        read_model(tmp_path / "x", CPU)
 
 
 def test_negative_fisher_and_curvature_are_refused(tmp_path):
@@ -415,7 +428,7 @@ def test_negative_fisher_and_curvature_are_refused(tmp_path):
         tmp_path / "c", {name: -torch.eye(w.numel() // len(w)) for name, w in WEIGHTS.items() if w.dim() > 1}
     )
     with pytest.raises(LaqfiError, match="has a diagonal below 0"):
-        read_curvature(tmp_path / "c", weight_tensors())
+        read_curvature(tmp_path / "c", WEIGHTS, dict.fromkeys(WEIGHTS, 0))
 
 
 @pytest.mark.parametrize("bins", [None, 3, [], ["1"], [1.0], [True], [0], [7], {"1": 1}], ids=str)
@@ -527,12 +540,47 @@ def test_json_of_another_shape_is_refused(tmp_path, name):
     for word in ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 100_000, '"\ud800'):
         assert refused(path, f'{{"x": {word}}}'.encode(errors="surrogatepass"), read)
     assert refused(path, b'{"x": 1, "x": 1, ' + json.dumps(record).encode()[1:], read)
-    for key in record:
-        assert refused(path, json.dumps(changed(record, (key,), None, remove=True)).encode(), read)
     for place, value in places(record):
         for wrong in wrong_for(value):
             if type(value) is float or wrong != -1:
                 assert refused(path, json.dumps(changed(record, place, wrong)).encode(), read), (place, wrong)
+        assert refused(path, json.dumps(changed(record, place, None)).encode(), read) != (place[-1] in MAY_BE_NONE)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_json_with_a_key_too_many_or_too_few_is_refused(tmp_path, name):
+    """Wherever the keys are those of a record, and not names of tensors or the like."""
+    record, path = RECORDS[name], tmp_path / f"{name}.json"
+
+    def is_refused(case: dict) -> bool:
+        return refused(path, json.dumps(case).encode(), READERS[path.name])
+
+    assert is_refused(record | {"more": 1})
+    for place, value in places(record):
+        if type(place[-1]) is str and place[-1] not in MAY_BE_LEFT_OUT and place[-2:-1] not in NAMED:
+            assert is_refused(changed(record, place, None, remove=True)), place
+        if isinstance(value, dict) and place[-1:] not in NAMED and place[-1] != "layout":
+            assert is_refused(changed(record, (*place, "more"), 1)), place
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_written_and_read_again_is_equal(tmp_path, name):
+    record = MODELS[name].model_validate(RECORDS[name])
+    records.write(tmp_path / "x", record)
+    assert records.read(tmp_path / "x", MODELS[name]) == record
+    assert files.read_json(tmp_path / "x") == RECORDS[name]
+
+
+@pytest.mark.parametrize("key", ["0", "01", "+1", " 1", "1 ", "1.0", "1e2", "-1", "1000000000", "one", "", "１"])
+def test_a_key_that_is_no_timestep_is_refused(tmp_path, key):
+    case = RECORDS["evaluate"] | {"noise_mse": {key: 0.5}}
+    assert refused(tmp_path / "x", json.dumps(case).encode(), READERS["evaluate.json"])
+
+
+def test_an_interval_without_its_value_is_refused(tmp_path):
+    for wrong in ({"mean": 0.5}, {"mean": 2.5}, {"low": 2.0, "high": 1.0}):
+        case = RECORDS["floor"] | {"fid": INTERVAL | wrong}
+        assert refused(tmp_path / "x", json.dumps(case).encode(), READERS["floor.json"])
 
 
 def test_params_of_another_shape_are_refused(tmp_path):

@@ -6,6 +6,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import torchvision
 from sklearn.datasets import load_digits
 
 from laqfi.base.errors import LaqfiError
@@ -22,7 +23,7 @@ NAMES = [
 @pytest.fixture
 def offline(monkeypatch):
     """No server of the data sets is asked: only a closed port of this machine is."""
-    for source in datasets.TORCHVISION.values():
+    for source in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST, torchvision.datasets.KMNIST):
         monkeypatch.setattr(source, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.delenv(datasets.MIRROR, raising=False)
     for name in ("NO_PROXY", "no_proxy"):
@@ -30,7 +31,7 @@ def offline(monkeypatch):
 
 
 def test_digits_are_all_there_at_their_own_resolution():
-    arrays = datasets.load("digits")
+    arrays = datasets.load("digits", {})
     assert arrays["train_images"].shape == (1437, 1, 8, 8)
     assert arrays["test_images"].shape == (360, 1, 8, 8)
     assert arrays["train_images"].dtype == np.uint8
@@ -40,7 +41,7 @@ def test_digits_are_all_there_at_their_own_resolution():
 
 
 def test_every_digit_is_held_out_in_proportion():
-    counts = np.bincount(datasets.load("digits")["test_labels"], minlength=10)
+    counts = np.bincount(datasets.load("digits", {})["test_labels"], minlength=10)
     assert counts.min() >= 34
     assert counts.max() <= 38
 
@@ -64,12 +65,12 @@ def check_mnist(arrays):
 
 def test_mnist_comes_from_a_mirror_folder(offline, monkeypatch, mnist_mirror):
     monkeypatch.setenv(datasets.MIRROR, str(mnist_mirror))
-    check_mnist(datasets.load("mnist"))
+    check_mnist(datasets.load("mnist", {}))
 
 
 def test_mnist_comes_from_a_mirror_url(offline, monkeypatch, mnist_mirror, serve):
     monkeypatch.setenv(datasets.MIRROR, serve(mnist_mirror))
-    check_mnist(datasets.load("mnist"))
+    check_mnist(datasets.load("mnist", {}))
 
 
 @pytest.fixture
@@ -107,14 +108,14 @@ def small_mnist(offline, monkeypatch, tmp_path):
         content = gzip.compress(head + array.tobytes(), mtime=0)
         (folder / name).write_bytes(content)
         resources.append((name, hashlib.md5(content, usedforsecurity=False).hexdigest()))
-    monkeypatch.setattr(datasets.TORCHVISION["mnist"], "resources", resources)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return folder
 
 
 def check_small_mnist():
-    arrays = datasets.load("mnist")
+    arrays = datasets.load("mnist", {})
     assert arrays["train_images"].shape == (5, 1, 32, 32)
     assert arrays["test_labels"].tolist() == [0, 1, 2, 3, 4]
 
@@ -164,7 +165,7 @@ def test_a_mirror_that_cannot_be_had_is_refused_in_one_line(
     named = mirror.format(root=tmp_path, server=serve(tmp_path / "home"))
     monkeypatch.setenv(datasets.MIRROR, named)
     with pytest.raises(LaqfiError) as error:
-        datasets.load("mnist")
+        datasets.load("mnist", {})
     assert complaint in str(error.value)
     assert f"LAQFI_DATA_MIRROR={named!r}" in str(error.value)
     assert "allowed is a folder or" in str(error.value)
@@ -178,7 +179,7 @@ def test_a_damaged_file_of_a_mirror_is_refused_in_one_line(small_mnist, monkeypa
     file.write_bytes(file.read_bytes()[:-10] if damage is None else damage)
     monkeypatch.setenv(datasets.MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
     with pytest.raises(LaqfiError, match=rf"{NAMES[2]}: MD5 is|could not be fetched") as error:
-        datasets.load("mnist")
+        datasets.load("mnist", {})
     assert "\n" not in str(error.value)
 
 
@@ -213,7 +214,7 @@ def test_a_server_cannot_choose_where_its_files_are_written(offline, monkeypatch
     monkeypatch.setenv(datasets.MIRROR, serve(only_folder))
     before = sorted(only_folder.parent.rglob("*"))
     with pytest.raises(LaqfiError, match="could not be fetched"):
-        datasets.load("mnist")
+        datasets.load("mnist", {})
     assert any("evil" in path for path in asked)
     assert sorted(only_folder.parent.rglob("*")) == before
 
@@ -226,14 +227,14 @@ def test_other_files_of_a_mirror_folder_are_left_alone(offline, monkeypatch, tmp
     monkeypatch.setenv(datasets.MIRROR, str(mirror))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(LaqfiError, match="could not be fetched"):
-        datasets.load("mnist")
+        datasets.load("mnist", {})
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
 def test_without_network_and_mirror_the_error_names_the_variable(offline, name):
     with pytest.raises(LaqfiError, match=r"could not be fetched .*set LAQFI_DATA_MIRROR") as error:
-        datasets.load(name)
+        datasets.load(name, {})
     assert "\n" not in str(error.value)
     assert NAMES[0] in str(error.value)
 
@@ -241,13 +242,13 @@ def test_without_network_and_mirror_the_error_names_the_variable(offline, name):
 def test_a_mirror_folder_without_the_files_is_named(offline, monkeypatch, tmp_path):
     monkeypatch.setenv(datasets.MIRROR, str(tmp_path))
     with pytest.raises(LaqfiError, match=f"could not be fetched .*LAQFI_DATA_MIRROR='{tmp_path}': allowed is"):
-        datasets.load("mnist")
+        datasets.load("mnist", {})
 
 
 def test_a_mirror_that_is_no_folder_is_refused(offline, monkeypatch, tmp_path):
     monkeypatch.setenv(datasets.MIRROR, str(tmp_path / "gone"))
     with pytest.raises(LaqfiError, match="gone': no such folder; allowed is a folder or a URL"):
-        datasets.load("mnist")
+        datasets.load("mnist", {})
 
 
 def test_a_file_of_another_data_set_fails_its_checksum(offline, monkeypatch, tmp_path):
@@ -255,7 +256,7 @@ def test_a_file_of_another_data_set_fails_its_checksum(offline, monkeypatch, tmp
         (tmp_path / name).write_bytes(gzip.compress(b"not the images"))
     monkeypatch.setenv(datasets.MIRROR, str(tmp_path))
     with pytest.raises(LaqfiError, match=r"train-images-idx3-ubyte\.gz: MD5 is .*, allowed is f68b3c2d"):
-        datasets.load("mnist")
+        datasets.load("mnist", {})
 
 
 def test_a_truncated_download_fails_its_checksum(offline, monkeypatch, tmp_path, mnist_mirror, serve):
@@ -264,4 +265,4 @@ def test_a_truncated_download_fails_its_checksum(offline, monkeypatch, tmp_path,
     (tmp_path / NAMES[2]).write_bytes((mnist_mirror / NAMES[2]).read_bytes()[:-100])
     monkeypatch.setenv(datasets.MIRROR, serve(tmp_path))
     with pytest.raises(LaqfiError, match="could not be fetched"):
-        datasets.load("mnist")
+        datasets.load("mnist", {})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from laqfi.base.pictures import from_uint8, to_uint8
 from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
-from laqfi.sampling.samplers import ddim_step, ddpm_step, predict_x0, sample, spaced_timesteps
+from laqfi.sampling.samplers import ddim, ddpm, predict_x0, sample, spaced_timesteps
 
 steady = settings(deadline=None, derandomize=True, max_examples=100)
 SCHEDULE = linear_alphas_cumprod(1000, 0.0001, 0.02)
@@ -128,7 +128,7 @@ def test_predict_x0_inverts_add_noise(x0, noise, alpha_bar):
 def test_deterministic_ddim_moves_along_the_same_image_and_noise(x0, noise, levels):
     now, previous = levels
     x = now**0.5 * x0 + (1 - now) ** 0.5 * noise
-    mean, sigma = ddim_step(scalar(x), scalar(noise), now, previous, eta=0.0, clip=False)
+    mean, sigma = ddim(scalar(x), scalar(noise), now, previous, eta=0.0, clip=False)
     assert sigma == 0
     assert mean.item() == pytest.approx(previous**0.5 * x0 + (1 - previous) ** 0.5 * noise, abs=1e-9)
 
@@ -137,8 +137,8 @@ def test_deterministic_ddim_moves_along_the_same_image_and_noise(x0, noise, leve
 @given(noise_levels(), st.floats(0, 1))
 def test_ddim_splits_the_same_variance_between_old_and_new_noise_at_every_eta(levels, eta):
     now, previous = levels
-    carried, sigma = ddim_step(scalar((1 - now) ** 0.5), scalar(1.0), now, previous, eta, clip=False)
-    _, full = ddim_step(scalar(0.0), scalar(0.0), now, previous, eta=1.0, clip=False)
+    carried, sigma = ddim(scalar((1 - now) ** 0.5), scalar(1.0), now, previous, eta=eta, clip=False)
+    _, full = ddim(scalar(0.0), scalar(0.0), now, previous, eta=1.0, clip=False)
     assert carried.item() ** 2 + sigma**2 == pytest.approx(1 - previous, rel=1e-9)
     assert sigma == pytest.approx(eta * full, rel=1e-9)
 
@@ -146,10 +146,10 @@ def test_ddim_splits_the_same_variance_between_old_and_new_noise_at_every_eta(le
 @steady
 @given(values, values, noise_levels())
 def test_ddim_with_eta_one_is_ddpm(x, noise, levels):
-    ddim, ddim_sigma = ddim_step(scalar(x), scalar(noise), *levels, eta=1.0, clip=False)
-    ddpm, ddpm_sigma = ddpm_step(scalar(x), scalar(noise), *levels, clip=False)
-    assert ddim.item() == pytest.approx(ddpm.item(), rel=1e-8, abs=1e-8)
-    assert ddim_sigma == pytest.approx(ddpm_sigma, rel=1e-9)
+    mean, sigma = ddim(scalar(x), scalar(noise), *levels, eta=1.0, clip=False)
+    posterior_mean, posterior_sigma = ddpm(scalar(x), scalar(noise), *levels, clip=False)
+    assert mean.item() == pytest.approx(posterior_mean.item(), rel=1e-8, abs=1e-8)
+    assert sigma == pytest.approx(posterior_sigma, rel=1e-9)
 
 
 @steady
@@ -160,7 +160,7 @@ def test_ddpm_is_the_bayesian_posterior_of_the_previous_image(x, noise, levels):
     kept = now / previous
     precision = 1 / (1 - previous) + kept / (1 - kept)
     expected = (previous**0.5 * x0 / (1 - previous) + kept**0.5 * x / (1 - kept)) / precision
-    mean, sigma = ddpm_step(scalar(x), scalar(noise), now, previous, clip=False)
+    mean, sigma = ddpm(scalar(x), scalar(noise), now, previous, clip=False)
     assert mean.item() == pytest.approx(expected, rel=1e-8, abs=1e-8)
     assert sigma == pytest.approx(precision**-0.5, rel=1e-8)
 
@@ -168,7 +168,7 @@ def test_ddpm_is_the_bayesian_posterior_of_the_previous_image(x, noise, levels):
 def test_clipped_ddim_moves_along_the_noise_that_fits_the_clipped_image():
     now, previous = 0.5, 0.8
     x, noise = scalar(3.0), scalar(0.1)
-    mean, _ = ddim_step(x, noise, now, previous, eta=0.0, clip=True)
+    mean, _ = ddim(x, noise, now, previous, eta=0.0, clip=True)
     implied = (3.0 - now**0.5) / (1 - now) ** 0.5
     assert mean.item() == pytest.approx(previous**0.5 + (1 - previous) ** 0.5 * implied)
 
@@ -220,7 +220,9 @@ def test_every_step_adds_its_own_draw_to_the_mean(sampler, eta):
     for now, then in pairwise([*spaced_timesteps(1000, 3), 0]):
         levels = SCHEDULE[now].item(), SCHEDULE[then].item()
         step = (
-            ddim_step(x, 0.1 * x, *levels, eta, False) if sampler == "ddim" else ddpm_step(x, 0.1 * x, *levels, False)
+            ddim(x, 0.1 * x, *levels, eta=eta, clip=False)
+            if sampler == "ddim"
+            else ddpm(x, 0.1 * x, *levels, clip=False)
         )
         x = step[0] + step[1] * (more.pop(0) if step[1] > 0 else 0)
     torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-6)

@@ -7,10 +7,12 @@ import pytest
 import torch
 from pytorch_fid.inception import fid_inception_v3
 
+from laqfi import records
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
+from laqfi.quality import features, statistics
 from laqfi.quality.classifier import FeatureNet
-from laqfi.quality.judge import Judge, features
+from laqfi.quality.judge import Judge
 from laqfi.quality.params import Inception
 from laqfi.stages.features import feature_network
 from laqfi.stages.reference import reference
@@ -61,10 +63,8 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
         paths.dataset, train_images=images[:4], test_images=images[4:], train_labels=labels, test_labels=labels
     )
     feature_network(profile.dataset, profile.features, images=paths.dataset, network=paths.network, info=paths.info)
-    info = files.read_json(paths.info)
-    assert info["network"] == "inception"
-    assert info["accuracy"] is None
-    assert info["sha256"] == files.sha256(paths.network)
+    info = records.read(paths.info, records.FeatureNetwork)
+    assert (info.network, info.accuracy, info.sha256) == ("inception", None, files.sha256(paths.network))
 
     extract = features.load(paths.network, CPU)
     found = extract(images[:3])
@@ -82,10 +82,10 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
     )
     assert files.read_array(paths.reference, "covariance").shape == (2048, 2048)
     judge = Judge(paths.network, paths.reference, profile.evaluate.groups)
-    found = judge.against_base(images[None, 4:], images[None, 4:])
-    assert found["verdict"] == "identical to FP32"
-    assert found["fid"]["mean"] > 1e-3 * np.trace(files.read_array(paths.reference, "covariance"))
-    assert found["fid_difference"]["mean"] == 0
+    found = judge.quality(images[None, 4:], images[None, 4:])
+    assert (found.images, found.psnr) == (4, None)
+    assert found.fid.mean > 1e-3 * np.trace(files.read_array(paths.reference, "covariance"))
+    assert found.kid == pytest.approx(statistics.kid(extract(images[4:]), extract(images[:4])), abs=1e-12)
 
 
 def test_inception_sees_the_same_as_pytorch_fid(monkeypatch, tmp_path, inception_file, images):

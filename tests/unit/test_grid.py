@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from laqfi.quant.grid import fit_grid
 from laqfi.storage.formats import INTEGERS, Format
-from laqfi.storage.layout import as_groups, as_matrix
+from stored import as_groups, as_matrix
 
 steady = settings(deadline=None, derandomize=True, max_examples=40)
 cases = pytest.mark.parametrize("symmetric", [True, False])
@@ -193,7 +193,7 @@ def test_smaller_groups_have_a_smaller_error(symmetric):
     errors_of = []
     for size in (-1, 0, 16, 4):
         groups = as_groups(matrix, size)
-        restored = as_matrix(fit_grid(groups, Format("int4", symmetric, size), "mse").values(), *matrix.shape)
+        restored = as_matrix(fit_grid(groups, Format("int4", symmetric, size), "mse").values(), size, *matrix.shape)
         errors_of.append((restored - matrix).square().sum())
     assert errors_of == sorted(errors_of, reverse=True)
 
@@ -218,7 +218,7 @@ def test_only_weights_of_importance_decide_the_scale():
 def test_cutting_in_groups_is_undone(rows, columns, size):
     matrix = normal(rows, columns)
     groups = as_groups(matrix, size)
-    assert torch.equal(as_matrix(groups, rows, columns), matrix)
+    assert torch.equal(as_matrix(groups, size, rows, columns), matrix)
     assert groups.shape[1] == (rows * columns if size == -1 else size or columns)
     assert groups.count_nonzero() == matrix.count_nonzero()
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from laqfi.quant.rounding import quantize
 from laqfi.storage.formats import Format
-from laqfi.storage.layout import Layout, dequantize
+from laqfi.storage.layout import Layout
 from laqfi.storage.modules import StoredLayer, output_axis, store_layers
+from stored import quantize
 
 FORMATS = [
     Format("int3"),
@@ -52,7 +52,7 @@ def pair(make, format, dtype=torch.float32):
         nn.init.normal_(parameter, std=0.3)
     layouts, parts, _ = stored(layer, format)
     plain = make().to(dtype)
-    plain.load_state_dict({name: dequantize(parts[name], layouts[name], dtype) for name in layouts})
+    plain.load_state_dict({name: layouts[name].restore(parts[name], dtype) for name in layouts})
     small = StoredLayer(layer, layouts)
     small.load_state_dict(state_of(parts))
     return small, plain

@@ -3,20 +3,23 @@ import torch
 
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
-from laqfi.models.unet import UNet
-from laqfi.quant.rounding import quantize
+from laqfi.models import families
+from laqfi.models.unet import UNet, Unet
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import is_quantizable, load_unet, output_axes, stored_bytes
+from laqfi.storage.model_file import VERSION, output_axes, read_model, stored_bytes
+from stored import quantize
 
 CPU = torch.device("cpu")
+SETTINGS = {"family": "unet", "base_channels": 4, "attention": [2, 6], "heads": 2, "dropout": 0.1}
 
 
 @pytest.fixture
 def saved(unet, tmp_path):
     """A model file, and how to write it with changes."""
     metadata = {
-        "unet": unet.config.to_json(),
+        "version": VERSION,
+        "model": SETTINGS,
         "diffusion": {"timesteps": 100, "beta_start": 0.001, "beta_end": 0.1},
         "image": [1, 8, 8],
     }
@@ -74,7 +77,7 @@ def resident_bytes(unet):
 
 
 def test_the_loaded_network_computes_what_the_saved_one_did(unet, saved):
-    loaded, alphas_cumprod, metadata = load_unet(saved(), CPU)
+    loaded, alphas_cumprod, metadata = read_model(saved(), CPU)
     x, t = torch.randn(3, 1, 8, 8), torch.tensor([1, 50, 100])
     with torch.no_grad():
         assert torch.equal(loaded(x, t), unet(x, t))
@@ -85,15 +88,15 @@ def test_the_loaded_network_computes_what_the_saved_one_did(unet, saved):
 def test_the_network_runs_on_the_stored_values(unet, saved):
     name = "layers.3.block1.conv1.weight"
     half = unet.state_dict()[name].half()
-    loaded, _, _ = load_unet(saved({name: half}), CPU)
+    loaded, _, _ = read_model(saved({name: half}), CPU)
     assert torch.equal(loaded.get_submodule(name)(torch.float32), half.float())
     assert not torch.equal(half.float(), unet.state_dict()[name])
 
 
 @pytest.mark.parametrize("formats", [{}, MIXED], ids=["int4", "mixed"])
 def test_a_packed_network_computes_what_the_plain_one_does_with_the_restored_weights(unet, packed, formats):
-    loaded, _, _ = load_unet(packed(formats=formats), CPU)
-    plain = UNet(unet.config).eval()
+    loaded, _, _ = read_model(packed(formats=formats), CPU)
+    plain = UNet(Unet(**SETTINGS), 1).eval()
     plain.load_state_dict(pack_unet(unet, formats)[2])
     x, t = torch.randn(3, 1, 8, 8), torch.tensor([1, 50, 100])
     with torch.no_grad():
@@ -103,7 +106,7 @@ def test_a_packed_network_computes_what_the_plain_one_does_with_the_restored_wei
 
 def test_a_packed_network_keeps_only_what_the_file_stores_resident(packed):
     path = packed()
-    loaded, _, _ = load_unet(path, CPU)
+    loaded, _, _ = read_model(path, CPU)
     payload = path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[:8], "little")
     with torch.no_grad():
         for _ in range(2):
@@ -113,12 +116,12 @@ def test_a_packed_network_keeps_only_what_the_file_stores_resident(packed):
 
 
 def test_a_float32_network_is_an_ordinary_one(unet, saved):
-    loaded, _, _ = load_unet(saved(), CPU)
+    loaded, _, _ = read_model(saved(), CPU)
     assert dict(loaded.named_parameters()).keys() == dict(unet.named_parameters()).keys()
 
 
-def test_only_matrices_of_the_six_layers_are_quantizable(unet):
-    names = [name for name, tensor in unet.state_dict().items() if is_quantizable(name, tensor)]
+def test_only_matrices_of_the_six_layers_are_scored(unet):
+    names = [name for name, tensor in unet.state_dict().items() if families.is_scored(Unet(**SETTINGS), name, tensor)]
     assert len(names) == 6 * 7 + 2 * 2  # two blocks of three and a resampling each; qkv and out of two attentions
     assert all(name.startswith("layers.") and name.endswith(".weight") for name in names)
     assert not any("norm" in name for name in names)
@@ -166,15 +169,20 @@ def test_size_is_the_size_of_the_file_within_its_header(saved, kind, packed):
     [
         ({"tensors": {"conv_in.weight": torch.zeros(4, 1, 5, 5)}}, r"conv_in\.weight is \(4, 1, 5, 5\), allowed is"),
         ({"tensors": {"surprise": torch.zeros(1)}}, r"surprise is \(torch\.float32, \(1,\)\), allowed is None"),
-        ({"unet": None}, "the metadata describes no model"),
-        ({"unet": {"image_channels": 1}}, "the metadata describes no model"),
+        ({"model": None}, "the metadata describes no model"),
+        ({"model": {"family": "unet"}}, "the metadata describes no model"),
+        ({"model": SETTINGS | {"family": "vit"}}, "the metadata describes no model"),
+        ({"image": [1, 12, 8]}, r"image is \[1, 12, 8\], allowed is"),
+        ({"image": [3, 8, 8]}, r"conv_in\.weight is \(4, 1, 3, 3\), allowed is \(4, 3, 3, 3\)"),
+        ({"version": 2}, "is of format version 2, allowed is 1"),
+        ({"version": None}, "is of format version None, allowed is 1"),
         ({"diffusion": {"timesteps": 100}}, "the metadata describes no model"),
     ],
 )
 def test_a_file_that_is_no_such_model_is_refused_by_name(saved, changes, message):
     path = saved(**changes)
     with pytest.raises(LaqfiError, match=message) as error:
-        load_unet(path, CPU)
+        read_model(path, CPU)
     assert str(error.value).startswith(str(path))
 
 
@@ -184,7 +192,7 @@ def test_a_missing_tensor_is_refused_by_name(unet, saved):
     del tensors["conv_out.bias"]
     files.write_tensors(path, tensors, metadata)
     with pytest.raises(LaqfiError, match=r"conv_out\.bias is neither among the tensors nor in the format map"):
-        load_unet(path, CPU)
+        read_model(path, CPU)
 
 
 PACKED = "layers.1.resample.weight"  # int2, affine
@@ -249,18 +257,18 @@ DAMAGES = {
 def test_parts_that_do_not_fit_the_format_map_are_refused_by_name(packed, damage, message):
     path = packed(damage)
     with pytest.raises(LaqfiError, match=message) as error:
-        load_unet(path, CPU)
+        read_model(path, CPU)
     assert str(error.value).startswith(str(path))
 
 
 def test_a_format_map_without_its_packed_tensors_is_refused_by_name(unet, saved):
     layout = Layout(Format("int4"), (4, 1, 3, 3)).to_json()
     with pytest.raises(LaqfiError, match=r"conv_in\.weight.* is ") as error:
-        load_unet(saved(formats={"conv_in.weight": layout}), CPU)
+        read_model(saved(formats={"conv_in.weight": layout}), CPU)
     assert "model.safetensors" in str(error.value)
 
 
 @pytest.mark.parametrize("bad", [None, 4, [], {}, {"name": "int4"}], ids=str)
 def test_an_entry_that_is_no_layout_is_refused(packed, bad):
     with pytest.raises(LaqfiError, match="not a tensor layout"):
-        load_unet(packed(lambda tensors, formats: formats.update({PACKED: bad})), CPU)
+        read_model(packed(lambda tensors, formats: formats.update({PACKED: bad})), CPU)

@@ -123,6 +123,40 @@ def test_a_file_of_another_network_is_refused(model, fisher, tmp_path):
 
 def test_a_layer_that_cannot_be_stored_is_named(tmp_path):
     model = nn.Sequential(nn.BatchNorm2d(2))
-    files.write_tensors(tmp_path / "own.safetensors", dict(model.named_parameters()))
+    files.write_tensors(tmp_path / "own.safetensors", dict(model.named_parameters()), {"version": 1})
     with pytest.raises(TypeError, match="0: a BatchNorm2d cannot be stored"):
         load_model(model, tmp_path / "own.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("policy", "options"),
+    [
+        ("uniform", {}),
+        ("threshold", {"tau": 0.5}),
+        ("group", {"groups": [{"layers": ["1"], "threshold": "mean"}]}),
+        ("ratio", {"p": 0.5}),
+        ("mean_std", {"alpha": 1.0}),
+    ],
+)
+def test_a_policy_that_goes_by_the_groups_of_a_family_is_refused(model, fisher, policy, options):
+    """It would leave everything in float32."""
+    with pytest.raises(LaqfiError, match="goes by the groups of a model's family, and this model has none"):
+        quantize_model(model, {"uniform": fisher}, policy, options)
+
+
+def test_options_that_do_not_fit_are_refused_in_one_line(model, fisher):
+    with pytest.raises(LaqfiError, match=r"^bits\.format: found 'int9'"):
+        quantize_model(model, {"uniform": fisher}, "bits", {"format": "int9"})
+
+
+def test_gptq_without_a_curvature_is_refused(model, fisher):
+    with pytest.raises(LaqfiError, match="has no curvature, by which the rounding gptq works"):
+        quantize_model(model, {"uniform": fisher}, "bits", {"format": "int3", "rounding": "gptq"})
+
+
+def test_a_file_of_another_format_version_is_refused(model, fisher, tmp_path):
+    path = tmp_path / "own.safetensors"
+    save_model(path, quantize_model(model, {"uniform": fisher}, "bits", {"format": "int4"}))
+    files.write_tensors(path, files.read_tensors(path)[0], {"version": 2})
+    with pytest.raises(LaqfiError, match="is of format version 2, allowed is 1"):
+        load_model(model, path)

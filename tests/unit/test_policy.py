@@ -6,27 +6,30 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from laqfi.base.errors import LaqfiError
-from laqfi.quant.apply import Storage, stored_size
-from laqfi.quant.policy import POLICIES, Choice, WeightTensor, bind
-from laqfi.quant.rounding import quantize
+from laqfi.quant.apply import store_all, stored_size
+from laqfi.quant.choice import Choice
+from laqfi.quant.evidence import Evidence
+from laqfi.quant.policies.every import bind, check
+from laqfi.quant.policies.registry import POLICIES
 from laqfi.storage.formats import Format
+from stored import quantize
 
 TENSORS = [
-    WeightTensor("a1", 1, 1.0),
-    WeightTensor("b1", 1, 0.5),
-    WeightTensor("a2", 2, 0.4),
-    WeightTensor("b2", 2, 0.2),
-    WeightTensor("a3", 3, 0.10),
-    WeightTensor("a4", 4, 0.05),
-    WeightTensor("a5", 5, 0.02),
-    WeightTensor("b5", 5, 0.01),
-    WeightTensor("a6", 6, 0.30),
+    Evidence("a1", "1", 1.0),
+    Evidence("b1", "1", 0.5),
+    Evidence("a2", "2", 0.4),
+    Evidence("b2", "2", 0.2),
+    Evidence("a3", "3", 0.10),
+    Evidence("a4", "4", 0.05),
+    Evidence("a5", "5", 0.02),
+    Evidence("b5", "5", 0.01),
+    Evidence("a6", "6", 0.30),
 ]
-OUTSIDE = WeightTensor("outside", None, 0.0)
+OUTSIDE = Evidence("outside", None, 0.0)
 
 steady = settings(deadline=None, derandomize=True, max_examples=40)
 weights = st.lists(
-    st.builds(WeightTensor, st.uuids().map(str), st.integers(1, 6), st.floats(0, 1)),
+    st.builds(Evidence, st.uuids().map(str), st.sampled_from("123456"), st.floats(0, 1)),
     min_size=1,
     max_size=40,
     unique_by=lambda t: t.name,
@@ -70,12 +73,22 @@ def test_group_takes_given_thresholds():
 
 @pytest.mark.parametrize("bad", [[(1, 2), (3, 4, 5)], [(1, 2, 3, 4, 5, 6), (6,)], []])
 def test_groups_must_hold_every_layer_once(bad):
-    with pytest.raises(ValidationError, match="each of 1 to 6 once"):
-        bind("group", {"groups": groups(*bad)})
+    with pytest.raises(ValidationError, match="once"):
+        check("group", {"groups": groups(*bad)}, list("123456"))
+
+
+def test_a_layer_of_the_model_that_is_in_no_group_is_refused():
+    with pytest.raises(LaqfiError, match=r"groups: hold the layers .*'5'\], and the model has '6' too"):
+        chosen("group", groups=groups((1, 2), (3, 4, 5)))
+
+
+def test_layers_may_be_written_as_numbers_or_as_names():
+    as_names = [one | {"layers": [str(layer) for layer in one["layers"]]} for one in groups((1, 2), (3, 4, 5), (6,))]
+    assert chosen("group", groups=as_names) == chosen("group", groups=groups((1, 2), (3, 4, 5), (6,)))
 
 
 def test_ratio_keeps_the_top_share_of_every_layer():
-    one_layer = [WeightTensor(str(i), 1, i / 10) for i in range(1, 9)] + [WeightTensor("x", 2, 0.001)]
+    one_layer = [Evidence(str(i), "1", i / 10) for i in range(1, 9)] + [Evidence("x", "2", 0.001)]
     kept = {n for n, d in chosen("ratio", one_layer, p=0.25).items() if d == "float32"}
     assert kept == {"7", "8", "x"}  # the only tensor of a layer is its top
     assert halves(chosen("ratio", one_layer, p=1.0)) == set()
@@ -84,7 +97,7 @@ def test_ratio_keeps_the_top_share_of_every_layer():
 
 def test_mean_std_cuts_each_layer_in_three():
     scores = [0.0, 0.4, 0.5, 0.6, 1.0]
-    tensors = [WeightTensor(str(s), 1, s) for s in scores]
+    tensors = [Evidence(str(s), "1", s) for s in scores]
     mean, std = np.mean(scores), np.std(scores)
     k = 0.5 * mean / std
     assert 0.1 < k < 2
@@ -98,7 +111,7 @@ def test_mean_std_cuts_each_layer_in_three():
 @pytest.mark.parametrize(("alpha", "k"), [(1e-6, 0.1), (1e6, 2.0)])
 def test_mean_std_clamps_k(alpha, k):
     scores = [0.1, 0.2, 0.3, 0.9]
-    tensors = [WeightTensor(str(s), 1, s) for s in scores]
+    tensors = [Evidence(str(s), "1", s) for s in scores]
     choices = bind("mean_std", {"alpha": alpha})(tensors)
     lower, upper = np.mean(scores) - k * np.std(scores), np.mean(scores) + k * np.std(scores)
     for s in scores:
@@ -113,7 +126,7 @@ def test_mean_std_takes_a_finite_number_above_zero(alpha):
 
 
 def test_mean_std_of_equal_scores_is_between():
-    tensors = [WeightTensor(name, 1, 0.5) for name in "abc"]
+    tensors = [Evidence(name, "1", 0.5) for name in "abc"]
     assert set(chosen("mean_std", tensors, alpha=1.0, between="bfloat16").values()) == {"bfloat16"}
 
 
@@ -156,7 +169,7 @@ def test_within_a_layer_a_higher_score_never_gets_less_precision(policy, tensors
     found = chosen(policy, tensors, **SEED[policy])
     for low in tensors:
         for high in tensors:
-            if low.layer == high.layer and low.score <= high.score and found[low.name] == "float32":
+            if low.group == high.group and low.score <= high.score and found[low.name] == "float32":
                 assert found[high.name] == "float32"
 
 
@@ -178,7 +191,8 @@ def weight_tensor(name, shape, level, axis=0, seed=0):
     random = torch.Generator().manual_seed(seed)
     weight = 0.1 * torch.randn(shape, generator=random)
     fisher = {kind: level * (2 * torch.randn(shape, generator=random)).exp() for kind in ("last", "uniform", "sampler")}
-    return WeightTensor(name, None, 0.0, weight, axis, fisher)
+    columns = weight.numel() // weight.shape[axis]
+    return Evidence(name, None, 0.0, weight, axis, fisher, torch.eye(columns) if weight.dim() > 1 else None)
 
 
 def network():
@@ -230,7 +244,7 @@ def test_bits_stores_every_matrix_in_one_format_and_the_rest_in_another():
 
 
 def test_bits_does_not_look_at_the_fisher_information():
-    blind = [WeightTensor(t.name, t.layer, t.score, t.weight, t.axis) for t in network()]
+    blind = [Evidence(t.name, t.group, t.score, t.weight, t.axis) for t in network()]
     assert choices_of("bits", blind) == choices_of("bits")
 
 
@@ -399,7 +413,7 @@ def test_any_list_of_formats_is_stored_or_refused_in_one_line(formats, importanc
         elif integers or "bfloat16" in formats:
             choices = choices_of("budget", **options, target={"mean_bits": mean_bits})
             assert set(names_of(choices).values()) <= {*formats, "float16"}
-            stored = Storage(network(), {}).store_all(choices)
+            stored = store_all(network(), choices)
             assert stored_size(stored) <= PARAMETERS * mean_bits / 8
 
 
@@ -414,7 +428,7 @@ def test_one_format_for_all_needs_an_integer_format_to_choose():
 
 
 def test_an_error_too_large_for_a_number_is_refused_with_the_tensors_name():
-    large = WeightTensor("large", None, 0.0, torch.tensor([[1e30, 1e29]]), 0, {"uniform": torch.ones(1, 2)})
+    large = Evidence("large", None, 0.0, torch.tensor([[1e30, 1e29]]), 0, {"uniform": torch.ones(1, 2)})
     with pytest.raises(
         LaqfiError, match=r"^large: the error predicted for bfloat16 is inf, allowed is a finite number$"
     ):
@@ -424,7 +438,7 @@ def test_an_error_too_large_for_a_number_is_refused_with_the_tensors_name():
 def test_importance_of_the_controls_is_what_their_name_says():
     # Two tensors of equal size; the second has 100 times the Fisher and half the weights' magnitude.
     first, second = weight_tensor("first", (16, 16), 1.0, seed=1), weight_tensor("second", (16, 16), 100.0, seed=1)
-    second = WeightTensor("second", None, 0.0, first.weight / 2, 0, second.fisher)
+    second = Evidence("second", None, 0.0, first.weight / 2, 0, second.fisher)
     options = {"formats": ["int2", "int8"], "search": "mse", "target": {"mean_bits": 6.5}}
     wider = {
         kind: max(
@@ -447,5 +461,5 @@ def test_kernel_positions_without_fisher_information_are_not_stored():
 def test_all_kernel_positions_are_stored_where_all_move_the_output_or_none(shape):
     t = weight_tensor("w", shape, 1.0)
     assert t.layout(Format("int4")).taps is None
-    still = WeightTensor("w", None, 0.0, t.weight, 0, {kind: torch.zeros(shape) for kind in t.fisher})
+    still = Evidence("w", None, 0.0, t.weight, 0, {kind: torch.zeros(shape) for kind in t.fisher})
     assert still.layout(Format("int4")).taps is None

@@ -1,5 +1,7 @@
 """Curvature, rounding that compensates, and what the Fisher information foretells."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,13 @@ from torch import nn
 from laqfi.base.random import generator
 from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
 from laqfi.quant.gather import bin_weights
-from laqfi.quant.gptq import gptq
+from laqfi.quant.gptq import gptq_codes
 from laqfi.quant.prediction import bits_over_bound, predicted_change, water_filling_bits
-from laqfi.quant.rounding import quantize
-from laqfi.sampling.samplers import ddim_step, error_gains, spaced_timesteps
+from laqfi.sampling.samplers import ddim, error_gains, spaced_timesteps
 from laqfi.sensitivity.curvature import curvatures, patches
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
+from stored import quantize
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def second_order(delta, curvature):
 @pytest.mark.parametrize("seed", range(5))
 def test_gptq_costs_less_than_nearest_on_correlated_inputs(seed):
     matrix, curvature, scale, zero_point = random_problem(seed)
-    codes = gptq(matrix, curvature, scale, zero_point, 8)
+    codes = gptq_codes(matrix, curvature, scale, zero_point, 8)
     nearest = (matrix / scale + zero_point).round().clamp(0, 7)
     assert codes.min() >= 0
     assert codes.max() <= 7
@@ -88,13 +90,13 @@ def test_gptq_costs_less_than_nearest_on_correlated_inputs(seed):
 
 def test_gptq_on_uncorrelated_inputs_is_nearest():
     matrix, _, scale, zero_point = random_problem(0)
-    codes = gptq(matrix, torch.diag(torch.rand(12) + 0.1), scale, zero_point, 8)
+    codes = gptq_codes(matrix, torch.diag(torch.rand(12) + 0.1), scale, zero_point, 8)
     assert torch.equal(codes, (matrix / scale + zero_point).round().clamp(0, 7))
 
 
 def test_gptq_without_any_curvature_still_rounds():
     matrix, _, scale, zero_point = random_problem(0)
-    codes = gptq(matrix, torch.zeros(12, 12), scale, zero_point, 8)
+    codes = gptq_codes(matrix, torch.zeros(12, 12), scale, zero_point, 8)
     assert torch.equal(codes, (matrix / scale + zero_point).round().clamp(0, 7))
 
 
@@ -175,11 +177,33 @@ def test_error_gain_is_the_squared_derivative_of_the_final_image(steps):
         x = torch.tensor(1.0, dtype=torch.float64)
         for t, t_prev, error in zip(timesteps, [*timesteps[1:], 0], errors, strict=True):
             noise = 0.3 + error
-            x, _ = ddim_step(x, noise, alphas_cumprod[t].item(), alphas_cumprod[t_prev].item(), 0.0, False)
+            x, _ = ddim(x, noise, alphas_cumprod[t].item(), alphas_cumprod[t_prev].item(), eta=0.0, clip=False)
         return x
 
     gradient = torch.autograd.functional.jacobian(final, torch.zeros(steps, dtype=torch.float64))
     np.testing.assert_allclose([found[t] for t in timesteps], gradient.square().numpy(), rtol=1e-6)
+
+
+def closed_form_gains(alphas_cumprod, sampler, steps, eta):
+    """b² / ᾱ_prev of x_prev = a x + b ε: all later steps together multiply x_prev by 1/√ᾱ_prev."""
+    timesteps = spaced_timesteps(len(alphas_cumprod) - 1, steps)
+    gains = {}
+    for t, t_prev in zip(timesteps, [*timesteps[1:], 0], strict=True):
+        now, prev = alphas_cumprod[t].item(), alphas_cumprod[t_prev].item()
+        variance = (1 - prev) / (1 - now) * (1 - now / prev)
+        kept = 1 - prev - (1.0 if sampler == "ddpm" else eta**2) * variance
+        gains[t] = (math.sqrt(max(kept, 0.0)) - math.sqrt(prev * (1 - now) / now)) ** 2 / prev
+    return gains
+
+
+@pytest.mark.parametrize(("sampler", "eta"), [("ddim", 0.0), ("ddim", 0.7), ("ddim", 1.0), ("ddpm", 0.0)])
+@pytest.mark.parametrize("steps", [1, 2, 20, 200])
+def test_the_gains_of_both_samplers_are_those_of_the_closed_form(sampler, eta, steps):
+    alphas_cumprod = linear_alphas_cumprod(200, 0.001, 0.05)
+    found = error_gains(alphas_cumprod, sampler=sampler, steps=steps, eta=eta)
+    wanted = closed_form_gains(alphas_cumprod, sampler, steps, eta)
+    assert list(found) == list(wanted)
+    np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-12, atol=1e-14)
 
 
 def test_timestep_weightings_share_out_the_bins():

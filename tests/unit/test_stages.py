@@ -1,5 +1,8 @@
 """The stages one after the other on the smallest real run, in one process."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,10 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from laqfi import records
 from laqfi.base import files, sources
 from laqfi.base.errors import LaqfiError
 from laqfi.params import whole
+from laqfi.quality import features, statistics
+from laqfi.quality.judge import Judge
 from laqfi.quant.params import Variant
+from laqfi.report.differences import against_fp32
+from laqfi.report.numbers import rounded
+from laqfi.report.verdicts import fid_band, verdict
 from laqfi.stages import command
 from laqfi.stages.controls import controls
 from laqfi.stages.curvature import curvature
@@ -21,11 +30,11 @@ from laqfi.stages.features import feature_network
 from laqfi.stages.fisher import fisher
 from laqfi.stages.quantize import quantize
 from laqfi.stages.reference import reference
-from laqfi.stages.report import report
+from laqfi.stages.report import Inputs, Outputs, report
 from laqfi.stages.sample import sample
 from laqfi.stages.train import fingerprint, train
-from laqfi.storage.model_file import load_unet
-from tiny import tiny_params
+from laqfi.storage.model_file import read_model
+from tiny import ROOT, tiny_params
 
 VERSIONS = {"numpy": np.__version__}
 
@@ -44,13 +53,13 @@ def run(folder):
     reference(
         profile.sample, profile.evaluate, dataset=at.dataset, network=at.network, out=at.reference, floor=at.floor
     )
-    blocks = (profile.diffusion, profile.unet, profile.train)
-    train(*blocks, profile.threads, VERSIONS, dataset=at.dataset, model=at.model, loss=at.loss)
+    blocks = (profile.diffusion, profile.model, profile.train)
+    train(*blocks, profile.threads, VERSIONS, dataset=at.dataset, out=at.model, loss=at.loss)
     fisher(profile.fisher, dataset=at.dataset, model=at.model, out=at.fisher, table=at.table)
     curvature(profile.curvature, dataset=at.dataset, model=at.model, out=at.curvature)
     for name, variant in params.variants.items():
         quantize_variant(at, variant, stored(at, name), folder / f"choices/{name}.json")
-        draw(profile.sample, stored(at, name), folder / f"sample/{name}.npz", folder / f"sheets/{name}.png")
+        draw(profile.sample, name, stored(at, name), folder / f"sample/{name}.npz", folder / f"sheets/{name}.png")
         evaluate_variant(at, name)
     controls(
         profile.controls,
@@ -70,8 +79,8 @@ def run(folder):
     return at
 
 
-def draw(settings, model, out, sheet):
-    sample(settings, model=model, out=out, sheet=sheet)
+def draw(settings, name, model, out, sheet):
+    sample(settings, name, model=model, out=out, sheet=sheet)
 
 
 def quantize_variant(at, variant, out, choices, table=None):
@@ -92,10 +101,11 @@ def stored(at, name):
     return at.root / f"quantize/{name}.safetensors"
 
 
-def evaluate_variant(at, name):
+def evaluate_variant(at, name, out=None):
     evaluate(
         at.profile.sample,
         at.profile.evaluate,
+        name,
         model=stored(at, name),
         samples=at.root / f"sample/{name}.npz",
         base_model=stored(at, "fp32"),
@@ -103,17 +113,13 @@ def evaluate_variant(at, name):
         dataset=at.dataset,
         network=at.network,
         reference=at.reference,
-        out=at.root / f"evaluate/{name}.json",
+        out=out or at.root / f"evaluate/{name}.json",
     )
 
 
 def write_report(at, variants, folder=None):
     folder = folder or at.root
-    written = {"metrics": "metrics.json", "summary": "summary.csv", "markdown": "summary.md"}
-    report(
-        at.profile.sample,
-        at.profile.quantize,
-        list(variants),
+    found = Inputs(
         dataset=at.dataset,
         info=at.info,
         floor=at.floor,
@@ -123,10 +129,15 @@ def write_report(at, variants, folder=None):
         evaluate=at.root / "evaluate",
         controls=at.root / "controls.json",
         samples=at.root / "sample",
+    )
+    written = Outputs(
+        metrics=folder / "metrics.json",
+        summary=folder / "summary.csv",
+        markdown=folder / "summary.md",
         figures=folder / "figures",
         page=folder / "report.html",
-        **{key: folder / name for key, name in written.items()},
     )
+    report(at.profile.sample, at.profile.quantize, list(variants), found=found, written=written)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +176,7 @@ def test_float32_may_be_among_the_formats_of_a_budget(done, tmp_path):
         found = files.read_json(tmp_path / "choices")
         assert {one["format"] for one in found["tensors"].values()} <= kinds
         assert (found["bits_per_weight"] is None) == (variant is large)
-        load_unet(tmp_path / "stored", torch.device("cpu"))
+        read_model(tmp_path / "stored", torch.device("cpu"))
 
 
 def test_scores_are_the_table_normalised_by_its_largest(done):
@@ -184,14 +195,14 @@ def test_the_stored_quantized_file_is_what_samples(done, tmp_path):
     tensors[name] = tensors[name].flip(0)
     broken = tmp_path / "broken.safetensors"
     files.write_tensors(broken, tensors, metadata)
-    draw(done.profile.sample, broken, tmp_path / "broken.npz", tmp_path / "broken.png")
+    draw(done.profile.sample, "threshold", broken, tmp_path / "broken.npz", tmp_path / "broken.png")
     before = files.read_array(done.root / "sample/threshold.npz", "images")
     assert not np.array_equal(before, files.read_array(tmp_path / "broken.npz", "images"))
 
 
 def test_images_do_not_depend_on_the_batch_size(done, tmp_path):
     settings = done.profile.sample.model_copy(update={"batch_size": 33})
-    draw(settings, stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
+    draw(settings, "fp32", stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
     a, b = (files.read_array(p, "images").astype(int) for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
     assert abs(a - b).max() <= 1  # float32 sums in another order may round a pixel to its neighbour
     assert (a != b).mean() < 0.001
@@ -199,7 +210,7 @@ def test_images_do_not_depend_on_the_batch_size(done, tmp_path):
 
 def test_ancestral_sampling_draws_other_images_from_the_same_start(done, tmp_path):
     settings = done.profile.sample.model_copy(update={"sampler": "ddpm"})
-    draw(settings, stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
+    draw(settings, "fp32", stored(done, "fp32"), tmp_path / "x.npz", tmp_path / "x.png")
     a, b = (files.read_array(p, "images") for p in (done.root / "sample/fp32.npz", tmp_path / "x.npz"))
     assert a.shape == b.shape == (2, 100, 1, 8, 8)
     assert not np.array_equal(a, b)
@@ -210,25 +221,85 @@ def test_fp32_is_the_trained_model_and_identical_to_itself(done):
     kept, _ = files.read_tensors(stored(done, "fp32"))
     assert trained.keys() == kept.keys()
     assert all(torch.equal(trained[name], kept[name]) for name in trained)
-    found = files.read_json(done.root / "evaluate/fp32.json")
-    assert found["verdict"] == "identical to FP32"
-    assert found["psnr"] is None
-    assert found["reduction"] == 0
-    assert set(found["noise_mse"].values()) == {0.0}
+    found = records.read(done.root / "evaluate/fp32.json", records.Evaluation)
+    assert found.psnr is None
+    assert set(found.noise_mse.values()) == {0.0}
+    variant = against_fp32({"fp32": found})["fp32"]
+    assert (variant.reduction, variant.images.verdict) == (0, "identical to FP32")
 
 
 def test_a_quantized_variant_is_smaller_and_close(done):
-    found = files.read_json(done.root / "evaluate/ratio.json")
+    found = records.read(done.root / "evaluate/ratio.json", records.Evaluation)
+    base = records.read(done.root / "evaluate/fp32.json", records.Evaluation)
     tensors, _ = files.read_tensors(stored(done, "ratio"))
-    assert found["bytes"] == sum(t.numel() * t.element_size() for t in tensors.values())
-    assert sum(found["parameters"].values()) == sum(t.numel() for t in tensors.values())
-    assert 0 < found["reduction"] < 0.5
-    assert found["psnr"] > 40
-    assert 0 < found["noise_mse"]["1"] < 1e-4
-    assert found["fid_difference"]["low"] <= found["fid_difference"]["mean"] <= found["fid_difference"]["high"]
-    per_seed = found["fid"]["per_seed"]
-    assert len(per_seed) == 2
-    assert found["fid"]["mean"] == pytest.approx(np.mean(per_seed))
+    assert found.bytes == sum(t.numel() * t.element_size() for t in tensors.values())
+    assert found.file_bytes == stored(done, "ratio").stat().st_size
+    assert sum(found.parameters.values()) == sum(t.numel() for t in tensors.values())
+    assert 0.5 * base.bytes < found.bytes < base.bytes
+    assert found.psnr > 40
+    assert 0 < found.noise_mse[1] < 1e-4
+    assert len(found.fid.per_seed) == 2
+    assert found.fid.mean == pytest.approx(np.mean(found.fid.per_seed))
+
+
+@pytest.mark.parametrize("key", ["images", "ancestral"])
+def test_the_report_says_of_a_variant_what_its_images_beside_those_of_fp32_say(done, key):
+    """Features of both sets of images from one network, differences formed seed by seed, as words and as numbers."""
+    judge = Judge(done.network, done.reference, done.profile.evaluate.groups)
+
+    def runs(name):
+        images = files.read_array(done.root / f"sample/{name}.npz", key)
+        return [judge.jackknife(judge.extract(seed)) for seed in images], images
+
+    (found, images), (base, base_images) = runs("budget"), runs("fp32")
+    mean, base_mean = (np.mean([run.value for run in one]) for one in (found, base))
+    difference = statistics.interval(statistics.paired_difference(found, base))
+    assert difference.low < difference.mean < difference.high
+    metrics = files.read_json(done.root / "metrics.json")
+    numbers = (metrics["variants"] if key == "images" else metrics["headline"][key])["budget"]
+    wanted = {"fid": mean, "fid_difference": difference.mean, "psnr": statistics.psnr(images, base_images)}
+    wanted |= {"fid_difference_low": difference.low, "fid_difference_high": difference.high}
+    assert {name: numbers[name] for name in wanted} == {name: rounded(value) for name, value in wanted.items()}
+
+    begins = "| budget |" if key == "images" else f"| {key} | budget |"
+    line = next(line for line in (done.root / "summary.md").read_text().splitlines() if line.startswith(begins))
+    assert f"| {verdict(difference)} | {fid_band(mean, base_mean)} |" in line
+
+
+def test_the_report_says_of_a_control_what_fp32_drew_of_the_same_noise_says(done):
+    judge = Judge(done.network, done.reference, done.profile.evaluate.groups)
+    images = files.read_array(done.root / "sample/fp32.npz", "images")[:, : done.profile.controls.images]
+    base = [judge.jackknife(judge.extract(seed)) for seed in images]
+    table = records.read(done.root / "controls.json", records.ControlTable)
+    assert table.base == judge.quality(images, images)
+    metrics, compared = files.read_json(done.root / "metrics.json"), 0
+    runs = {row.importance: statistics.runs_of(row.found.fid) for row in table.rows if row.found}
+    for importance, found in runs.items():
+        to_fp32 = statistics.interval(statistics.paired_difference(found, base))
+        assert metrics["controls"][importance]["ratio_5"]["fid_difference"] == rounded(to_fp32.mean)
+        if importance != "fisher":
+            to_fisher = statistics.interval(statistics.paired_difference(found, runs["fisher"]))
+            wanted = {end: rounded(getattr(to_fisher, end)) for end in ("mean", "low", "high")}
+            assert metrics["against_fisher"]["ratio_5"][importance] == wanted
+            compared += 1
+    assert compared > 2
+
+
+def test_evaluating_takes_the_features_of_its_own_images_alone(done, tmp_path, monkeypatch):
+    """Those of FP32's are taken when FP32 itself is evaluated; and the model file is read once."""
+    seen, read = [], []
+    load, tensors = features.load, files.read_tensors
+
+    def counting(path, device):
+        extract = load(path, device)
+        return lambda images: seen.append(len(images)) or extract(images)
+
+    monkeypatch.setattr(features, "load", counting)
+    monkeypatch.setattr(files, "read_tensors", lambda path: read.append(path) or tensors(path))
+    evaluate_variant(done, "ratio", tmp_path / "ratio.json")
+    assert seen == [100, 100]
+    assert sorted(read) == sorted([stored(done, "ratio"), stored(done, "fp32"), done.network])
+    assert (tmp_path / "ratio.json").read_bytes() == (done.root / "evaluate/ratio.json").read_bytes()
 
 
 def test_the_report_walks_the_variants_in_params_and_not_the_folder(done, tmp_path):
@@ -330,7 +401,7 @@ def test_all_variants_of_a_model_of_zeros_without_fisher_information_are_zeros(d
     files.write_json(tmp_path / "table.json", table)
     for name, variant in done.params.variants.items():
         quantize_variant(other, variant, tmp_path / "out", tmp_path / "choices", tmp_path / "table.json")
-        unet, _, _ = load_unet(tmp_path / "out", torch.device("cpu"))
+        unet, _, _ = read_model(tmp_path / "out", torch.device("cpu"))
         assert not unet(torch.randn(1, 1, 8, 8), torch.tensor([1])).any(), name
 
 
@@ -352,7 +423,9 @@ def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, d
     payload = done.model.read_bytes()
     if damage != "missing":
         model.write_bytes(payload[:-1000] if damage == "truncated" else b"PK\x03\x04" + payload)
-    result = called("sample", params, "--model", model, "--out", out, "--sheet", tmp_path / "x.png")
+    result = called(
+        "sample", params, "--variant", "fp32", "--model", model, "--out", out, "--sheet", tmp_path / "x.png"
+    )
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {model}: ")
     assert result.stderr.count("\n") == 1
@@ -371,9 +444,9 @@ def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, d
             {"program": {"dataset": "other"}},
             "{path}: program.dataset: the code has changed since; run the stage `params`, then this",
         ),
-        ({"dataset": {"name": "cifar"}}, "{path}: dataset.name: found 'cifar'"),
-        ({"dataset": {}}, "{path}: dataset: found no 'name', allowed is one of []"),
-        ({"dataset": "digits"}, "{path}: dataset: no block of settings"),
+        ({"dataset": {"name": "cifar"}}, "dataset.name: found 'cifar', allowed is one of"),
+        ({"dataset": {}}, "{path}: dataset.name: Field required"),
+        ({"dataset": "digits"}, "{path}: dataset: found 'digits'"),
         ({"threads": 1.5}, "{path}: threads: found 1.5"),
     ],
 )
@@ -414,6 +487,28 @@ def test_a_stage_whose_settings_or_code_change_while_it_runs_fails(tmp_path, mon
         command.run(stage)
 
 
+def test_a_variant_is_what_its_name_says_and_not_the_file_of_its_model(done, tmp_path):
+    """`budget` is among the headline's variants, `ratio` is not; the settings hold no block of either."""
+    params, model = settings_file(tmp_path, variants={}), tmp_path / "ratio.safetensors"
+    model.write_bytes(stored(done, "budget").read_bytes())
+    result = called(
+        "sample",
+        params,
+        "--variant",
+        "budget",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "x.npz",
+        "--sheet",
+        tmp_path / "x.png",
+    )
+    assert result.returncode == 0, result.stderr
+    for key in ("images", "ancestral"):
+        wanted = files.read_array(done.root / "sample/budget.npz", key)
+        assert np.array_equal(files.read_array(tmp_path / "x.npz", key), wanted)
+
+
 def test_an_unknown_variant_is_named(tmp_path):
     flags = ("--model", "--table", "--fisher", "--curvature", "--out", "--choices")
     paths = [word for flag in flags for word in (flag, tmp_path / "x")]
@@ -421,8 +516,33 @@ def test_an_unknown_variant_is_named(tmp_path):
     assert "variants: found no 'raito', allowed is one of ['budget', 'fp32', 'ratio', 'threshold']" in result.stderr
 
 
+EDITS = """
+import json, sys
+from pathlib import Path
+from laqfi.stages import train
+
+names = {}
+for file in sys.argv[2:]:
+    before = train.fingerprint([], 1, {}, Path(sys.argv[1]))
+    path = Path(train.__file__).parents[1] / file
+    path.write_text(path.read_text() + "# edited")
+    names[file] = train.fingerprint([], 1, {}, Path(sys.argv[1])) == before
+print(json.dumps(names))
+"""
+
+
+def test_a_training_that_was_stopped_goes_on_only_with_the_same_code(done, tmp_path):
+    """In whatever wing the code is; what training does not import does not count."""
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    edited = ["models/unet.py", "diffusion/process.py", "diffusion/training.py", "base/random.py", "report/page.py"]
+    command = [sys.executable, "-c", EDITS, done.dataset, *edited]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == dict.fromkeys(edited, False) | {"report/page.py": True}
+
+
 def test_a_training_that_was_stopped_goes_on_only_with_the_same_versions_and_settings(done):
-    blocks = [done.profile.diffusion, done.profile.unet, done.profile.train]
+    blocks = [done.profile.diffusion, done.profile.model, done.profile.train]
     longer = [*blocks[:2], done.profile.train.model_copy(update={"steps": 7})]
     names = {
         fingerprint(blocks, 1, VERSIONS, done.dataset),

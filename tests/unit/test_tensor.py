@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.grid import fit_grid
-from laqfi.quant.rounding import quantize
 from laqfi.storage.formats import FLOATS, INTEGERS, Format
-from laqfi.storage.layout import Layout, dequantize
+from laqfi.storage.layout import Layout
+from stored import quantize
 
 steady = settings(deadline=None, derandomize=True, max_examples=60)
 SHAPES = {"conv": ((6, 4, 3, 3), 0), "transposed": ((4, 6, 4, 4), 1), "linear": ((6, 10), 0)}
@@ -47,7 +47,7 @@ def test_the_parts_are_those_announced_and_give_the_restored_weight(layout, sear
     parts, restored = quantize(weight, layout, search, positive(layout.shape))
     assert {name: (part.dtype, tuple(part.shape)) for name, part in parts.items()} == layout.part_shapes()
     assert bytes_of(parts) == layout.bytes()
-    assert torch.equal(dequantize(parts, layout), restored)
+    assert torch.equal(layout.restore(parts), restored)
     assert restored.shape == weight.shape
 
 
@@ -106,7 +106,7 @@ def test_a_float_format_is_a_plain_cast(shape, axis, name):
     assert parts.keys() == {""}
     assert (parts[""].dtype, tuple(parts[""].shape)) == layout.part_shapes()[""]
     assert torch.equal(restored, weight.to(FLOATS[name]).float())
-    assert torch.equal(dequantize(parts, layout), restored)
+    assert torch.equal(layout.restore(parts), restored)
     assert layout.bytes() == bytes_of(parts) == weight.numel() * Format(name).bits // 8
 
 
@@ -164,7 +164,7 @@ def test_importance_is_grouped_as_the_weights_are():
 def test_the_weight_is_restored_in_the_dtype_asked_for(format, dtype):
     layout = Layout(format, (6, 10))
     parts, restored = quantize(normal((6, 10)), layout, "mse")
-    found = dequantize(parts, layout, dtype)
+    found = layout.restore(parts, dtype)
     assert found.dtype == dtype
     assert torch.allclose(found.float(), restored, rtol=2 * torch.finfo(dtype).eps, atol=0)
 
@@ -286,7 +286,7 @@ def test_weights_of_zeros_an_empty_channel_and_zero_fisher_come_back_right(forma
     parts, restored = quantize(weight, layout, search, nothing)
     assert torch.equal(restored[1], weight[1])
     assert torch.equal(restored, quantize(weight, layout, "mse" if search == "fisher" else search)[1])
-    assert torch.equal(restored, dequantize(parts, layout))
+    assert torch.equal(restored, layout.restore(parts))
 
 
 @pytest.mark.parametrize("format", EVERY[:6], ids=str)

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from laqfi.base.errors import LaqfiError
 from laqfi.diffusion.params import Train
 from laqfi.diffusion.training import Trainer, batch_indices, learning_rate, train
-from laqfi.models.unet import UNet, UNetConfig
+from laqfi.models.unet import UNet, Unet
 
 SETTINGS = Train(steps=80, batch_size=4, lr=0.01, warmup=10, ema=0.9, grad_clip=1.0, seed=0)
 DIGITS = torch.tensor(load_digits().images[:50, None] / 8 - 1, dtype=torch.float32)
@@ -19,8 +19,8 @@ class KilledError(Exception):
 
 def trainer(alphas_cumprod, settings=SETTINGS):
     torch.manual_seed(0)
-    config = UNetConfig(image_channels=1, base_channels=4, attention=(2, 6), heads=2, dropout=0.1)
-    return Trainer(UNet(config), alphas_cumprod, settings)
+    config = Unet(family="unet", base_channels=4, attention=[2, 6], heads=2, dropout=0.1)
+    return Trainer(UNet(config, image_channels=1), alphas_cumprod, settings)
 
 
 def clock(kill_at=None):

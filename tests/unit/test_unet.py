@@ -1,23 +1,24 @@
-import json
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from laqfi.models.unet import Attention, ResidualBlock, TimeEmbedding, UNet, UNetConfig, group_norm, layer_of
+from laqfi.models.unet import Attention, ResidualBlock, TimeEmbedding, UNet, Unet, build, group_norm, group_of, groups
 
 steady = settings(deadline=None, derandomize=True, max_examples=25)
-PAPER = UNetConfig(image_channels=1, base_channels=64, attention=(2, 6), heads=8, dropout=0.1)
-SMALL = UNetConfig(image_channels=1, base_channels=8, attention=(2, 6), heads=4, dropout=0.1)
-attentions = st.sets(st.integers(1, 6)).map(lambda layers: tuple(sorted(layers)))
+PAPER = Unet(family="unet", base_channels=64, attention=[2, 6], heads=8, dropout=0.1)
+SMALL = Unet(family="unet", base_channels=8, attention=[2, 6], heads=4, dropout=0.1)
+attentions = st.sets(st.integers(1, 6)).map(lambda layers: sorted(layers))
 
 
-def fresh(config: UNetConfig = SMALL) -> UNet:
+def changed(settings: Unet, **values) -> Unet:
+    return Unet(**settings.model_dump() | values)
+
+
+def fresh(settings: Unet = SMALL, channels: int = 1) -> UNet:
     torch.manual_seed(0)
-    return UNet(config).eval()
+    return UNet(settings, channels).eval()
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -28,9 +29,9 @@ def randomised(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def outline(config: UNetConfig) -> UNet:
+def outline(settings: Unet) -> UNet:
     with torch.device("meta"):
-        return UNet(config)
+        return UNet(settings, 1)
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -53,12 +54,12 @@ def test_paper_scale_has_37_million_parameters():
 @pytest.mark.parametrize(("channels", "height", "width"), [(1, 8, 8), (3, 32, 32), (1, 16, 24)])
 def test_output_has_the_shape_of_the_input(channels, height, width):
     x = noise(2, channels, height, width)
-    assert predict(fresh(replace(SMALL, image_channels=channels)), x, 1, 1000).shape == x.shape
+    assert predict(fresh(SMALL, channels), x, 1, 1000).shape == x.shape
 
 
 @pytest.mark.parametrize("base", [8, 64])
 def test_six_layers_have_their_widths(base):
-    layers = outline(replace(PAPER, base_channels=base)).layers
+    layers = outline(changed(PAPER, base_channels=base)).layers
     assert list(layers) == ["1", "2", "3", "4", "5", "6"]
     for layer, width in zip(layers.values(), (1, 2, 4, 8, 8, 6), strict=True):
         convolutions = [layer.block1.conv1, layer.block1.conv2, layer.block2.conv1, layer.block2.conv2]
@@ -79,7 +80,7 @@ def test_three_layers_halve_the_image_and_three_double_it():
 @steady
 @given(attentions)
 def test_attention_sits_exactly_in_the_configured_layers(attention):
-    layers = outline(replace(SMALL, attention=attention)).layers
+    layers = outline(changed(SMALL, attention=attention)).layers
     holding = {
         int(number) for number, layer in layers.items() if any(isinstance(m, Attention) for m in layer.modules())
     }
@@ -204,26 +205,22 @@ def test_groups_divide_the_channels_and_hold_at_least_four(channels):
     assert groups <= 32
 
 
-def test_layer_of_counts_every_parameter_to_its_layer():
+def test_every_parameter_of_a_layer_is_in_its_group():
     unet = outline(SMALL)
     for number, layer in unet.layers.items():
         names = [f"layers.{number}.{name}" for name, _ in layer.named_parameters()]
-        assert {layer_of(name) for name in names} == {int(number)}
-    outside = {name for name, _ in unet.named_parameters() if layer_of(name) is None}
+        assert {group_of(name) for name in names} == {number}
+    assert groups(SMALL) == list(unet.layers) == list("123456")
+    outside = {name for name, _ in unet.named_parameters() if group_of(name) is None}
     assert {name.split(".")[0] for name in outside} == {"time_embedding", "conv_in", "conv_late", "conv_out"}
+
+
+@pytest.mark.parametrize("image", [(1, 12, 8), (1, 8, 4), (3, 33, 32)])
+def test_images_that_cannot_be_halved_three_times_are_refused(image):
+    with pytest.raises(ValueError, match=r"allowed is \[C, H, W\] with H and W multiples of 8"):
+        build(SMALL, image)
 
 
 def test_state_holds_parameters_only():
     unet = outline(SMALL)
     assert list(unet.state_dict()) == [name for name, _ in unet.named_parameters()]
-
-
-@steady
-@given(attentions, st.floats(0, 0.9))
-def test_config_survives_json(attention, dropout):
-    config = replace(PAPER, attention=attention, dropout=dropout)
-    assert UNetConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-
-
-def test_config_from_json_can_be_compared_and_hashed():
-    assert len({UNetConfig.from_json(SMALL.to_json()), SMALL}) == 1

@@ -77,8 +77,8 @@ def test_the_python_of_the_readme_runs():
     model = OneConvolution()
     names = {"model": model, "images": torch.rand(4, 1, 8, 8) * 2 - 1, "weight": model.conv.weight.detach()}
     exec("\n".join(re.findall(r"```python\n(.*?)```", README.read_text(), re.S)), names)
-    assert names["parts"][".packed"].dtype == torch.uint8
-    assert names["restored"].shape == names["weight"].shape
+    assert names["stored"].parts[".packed"].dtype == torch.uint8
+    assert names["layout"].restore(names["stored"].parts).shape == names["weight"].shape
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--fix"]:

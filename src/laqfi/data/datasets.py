@@ -5,42 +5,61 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torchvision import datasets
 
-from laqfi.base.errors import LaqfiError
+from laqfi.base.errors import LaqfiError, first_line
+from laqfi.base.registry import Registry
 
 MIRROR = "LAQFI_DATA_MIRROR"
-TORCHVISION = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
 CANVAS = 32  # the U-Net halves the image three times: 28 x 28 is padded with its background
 HELD_OUT = 360  # digits kept for testing, a fifth of the 1,797
 
+Arrays = dict[str, np.ndarray]
+# A data set's keyword-only parameters are what the block `dataset` of params.yaml may say beside its name.
+DATASETS: Registry = Registry()
+IMAGES: dict[str, tuple[int, int]] = {}  # training and test images by name: params.yaml is checked against them
 
-def load(name: str) -> dict[str, np.ndarray]:
-    """`train_images`, `test_images` uint8 [N, 1, H, W] and `train_labels`, `test_labels` int64 [N].
 
-    `name` is "digits" (8 x 8, from scikit-learn) or one of TORCHVISION (32 x 32), which is fetched from the
-    folder or URL in LAQFI_DATA_MIRROR first. Raises LaqfiError if it cannot be had or its checksum differs.
+def data_set(train: int, test: int) -> Callable[[Callable[..., Arrays]], Callable[..., Arrays]]:
+    """Register a function under its name, with how many images it gives."""
+
+    def register(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
+        IMAGES[function.__name__] = (train, test)
+        return DATASETS(function)
+
+    return register
+
+
+def check(name: str, options: Mapping) -> BaseModel:
+    """The options of a data set, checked, defaults filled in. Raises LaqfiError for others, or an unknown name."""
+    try:
+        return DATASETS.check(name, options)
+    except ValidationError as error:
+        raise LaqfiError(first_line(error, "dataset")) from error
+    except LaqfiError as error:
+        raise LaqfiError(f"dataset.name: {error}") from error
+
+
+def load(name: str, options: Mapping) -> Arrays:
+    """`train_images`, `test_images` uint8 [N, C, H, W] and `train_labels`, `test_labels` int64 [N].
+
+    Raises LaqfiError as `check` does, and if the data cannot be had.
     """
-    if name == "digits":
-        return digits()
-    with tempfile.TemporaryDirectory() as folder:
-        train, test = download(TORCHVISION[name], Path(folder))
-    return {
-        "train_images": pad(train.data.numpy()),
-        "train_labels": train.targets.numpy(),
-        "test_images": pad(test.data.numpy()),
-        "test_labels": test.targets.numpy(),
-    }
+    checked = check(name, options)
+    return DATASETS[name](**dict(checked))
 
 
-def digits() -> dict[str, np.ndarray]:
+@data_set(train=1437, test=360)
+def digits() -> Arrays:
     """The 1,797 digits of scikit-learn at their own 8 x 8, intensities 0..16 stretched to 0..255."""
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
@@ -48,6 +67,36 @@ def digits() -> dict[str, np.ndarray]:
         images, bunch.target.astype(np.int64), test_size=HELD_OUT, stratify=bunch.target, random_state=0
     )
     return dict(zip(("train_images", "test_images", "train_labels", "test_labels"), split, strict=True))
+
+
+@data_set(train=60_000, test=10_000)
+def mnist() -> Arrays:
+    """LeCun et al. 1998, 28 x 28 on the canvas."""
+    return from_torchvision(datasets.MNIST)
+
+
+@data_set(train=60_000, test=10_000)
+def fashion_mnist() -> Arrays:
+    """Xiao et al. 2017, likewise."""
+    return from_torchvision(datasets.FashionMNIST)
+
+
+@data_set(train=60_000, test=10_000)
+def kmnist() -> Arrays:
+    """Clanuwat et al. 2018, likewise."""
+    return from_torchvision(datasets.KMNIST)
+
+
+def from_torchvision(source: type[datasets.MNIST]) -> Arrays:
+    """Fetched from the folder or URL in LAQFI_DATA_MIRROR first. Raises LaqfiError if a checksum differs."""
+    with tempfile.TemporaryDirectory() as folder:
+        train, test = download(source, Path(folder))
+    return {
+        "train_images": pad(train.data.numpy()),
+        "train_labels": train.targets.numpy(),
+        "test_images": pad(test.data.numpy()),
+        "test_labels": test.targets.numpy(),
+    }
 
 
 def pad(images: np.ndarray) -> np.ndarray:

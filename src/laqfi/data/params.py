@@ -1,9 +1,10 @@
 """The block `dataset`."""
 
-from typing import Literal
-
-from laqfi.base.block import Block
+from pydantic import BaseModel, ConfigDict
 
 
-class Dataset(Block):
-    name: Literal["digits", "mnist", "fashion_mnist", "kmnist"]
+class Dataset(BaseModel):
+    """A data set with its options, which the function of that name in `laqfi.data.datasets` declares."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: str

@@ -47,14 +47,14 @@ def batch_indices(step: int, images: int, settings: Train) -> Tensor:
 class Trainer:
     """Model, EMA and optimizer. All randomness of a step derives from its number, so the state is complete."""
 
-    def __init__(self, unet: nn.Module, alphas_cumprod: Tensor, settings: Train):
-        self.device = next(unet.parameters()).device
+    def __init__(self, network: nn.Module, alphas_cumprod: Tensor, settings: Train):
+        self.device = next(network.parameters()).device
         if self.device.type == "cuda":
-            unet.to(memory_format=torch.channels_last)  # the layout of the tensor cores
-        self.unet = unet.train()
+            network.to(memory_format=torch.channels_last)  # the layout of the tensor cores
+        self.network = network.train()
         self.settings = settings
         self.alphas_cumprod = alphas_cumprod.to(self.device, torch.float32)
-        self.parameters = dict(unet.named_parameters())
+        self.parameters = dict(network.named_parameters())
         self.ema = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=settings.lr, fused=True)
         self.step = 0
@@ -135,7 +135,7 @@ def train(
     if resume.exists():
         trainer.restore(files.read_tensors(resume)[0])
     cuda = trainer.device.type == "cuda"
-    denoiser = torch.compile(trainer.unet) if cuda else trainer.unet
+    denoiser = torch.compile(trainer.network) if cuda else trainer.network
     saved = clock()
     bar = tqdm(total=trainer.settings.steps, initial=trainer.step, desc="train", unit="step")
     with termination() as asked, bar:

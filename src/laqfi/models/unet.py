@@ -1,33 +1,37 @@
 """The 6-layer diffusion U-Net: three layers down, three up, a time embedding in every residual block."""
 
 import math
-from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+
+from laqfi.base.block import Block, Fraction
 
 MULTIPLIERS = (1, 2, 4, 8, 8, 6)  # width of layers 1 to 6 in units of base_channels
 DOWN = (1, 2, 3)
 
 
-@dataclass(frozen=True)
-class UNetConfig:
-    """Shape of the network; base_channels = 64 is paper scale (37 M parameters)."""
+class Unet(Block):
+    """Settings of the network; base_channels = 64 is paper scale (37 M parameters).
 
-    image_channels: int
-    base_channels: int
-    attention: tuple[int, ...]  # which of the layers 1 to 6 hold self-attention
-    heads: int
-    dropout: float
+    attention: which of the layers 1 to 6 hold self-attention. dropout: share of activations zeroed in training.
+    """
 
-    def to_json(self) -> dict:
-        return asdict(self) | {"attention": list(self.attention)}
+    family: Literal["unet"]
+    base_channels: Annotated[int, Field(ge=4, le=4096, multiple_of=4)]
+    attention: list[Annotated[int, Field(ge=1, le=6)]]
+    heads: Annotated[int, Field(ge=1, le=4096)]
+    dropout: Fraction
 
-    @classmethod
-    def from_json(cls, value: dict) -> "UNetConfig":
-        return cls(**(value | {"attention": tuple(value["attention"])}))
+    @model_validator(mode="after")
+    def heads_divide_channels(self):
+        if self.base_channels % self.heads:
+            raise ValueError(f"heads is {self.heads}, allowed is a divisor of base_channels = {self.base_channels}")
+        return self
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -98,11 +102,11 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Residual block, attention where asked, residual block, then a strided convolution down or up."""
 
-    def __init__(self, channels: int, down: bool, attention: bool, time_dim: int, config: UNetConfig):
+    def __init__(self, channels: int, down: bool, attention: bool, time_dim: int, settings: Unet):
         super().__init__()
-        self.block1 = ResidualBlock(channels, time_dim, config.dropout)
-        self.attention = Attention(channels, config.heads) if attention else nn.Identity()
-        self.block2 = ResidualBlock(channels, time_dim, config.dropout)
+        self.block1 = ResidualBlock(channels, time_dim, settings.dropout)
+        self.attention = Attention(channels, settings.heads) if attention else nn.Identity()
+        self.block2 = ResidualBlock(channels, time_dim, settings.dropout)
         if down:
             self.resample = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
         else:
@@ -117,21 +121,20 @@ class Layer(nn.Module):
 class UNet(nn.Module):
     """Predicts the noise in x_t: (x [B, C, H, W], timestep [B]) -> [B, C, H, W]; H and W divide by 8."""
 
-    def __init__(self, config: UNetConfig):
+    def __init__(self, settings: Unet, image_channels: int):
         super().__init__()
-        self.config = config
-        width = config.base_channels
+        width = settings.base_channels
         time_dim = 4 * width
         self.time_embedding = TimeEmbedding(width, time_dim)
-        self.conv_in = nn.Conv2d(config.image_channels, width, 3, padding=1)
+        self.conv_in = nn.Conv2d(image_channels, width, 3, padding=1)
         self.layers = nn.ModuleDict()
         for number, multiplier in enumerate(MULTIPLIERS, start=1):
             self.layers[str(number)] = Layer(
-                width * multiplier, number in DOWN, number in config.attention, time_dim, config
+                width * multiplier, number in DOWN, number in settings.attention, time_dim, settings
             )
         late = width * (MULTIPLIERS[-1] // 2 + MULTIPLIERS[0])
         self.conv_late = nn.Conv2d(late, late // 2, 3, padding=1)
-        self.conv_out = zero_init(nn.Conv2d(late // 2, config.image_channels, 1))
+        self.conv_out = zero_init(nn.Conv2d(late // 2, image_channels, 1))
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
         time = self.time_embedding(timestep, x.dtype)
@@ -146,6 +149,19 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.conv_late(x)))
 
 
-def layer_of(name: str) -> int | None:
-    """Number (1 to 6) of the layer a parameter belongs to, None outside of them."""
-    return int(name.split(".")[1]) if name.startswith("layers.") else None
+def build(settings: Unet, image: tuple[int, int, int]) -> UNet:
+    """A network for images [C, H, W]. Raises ValueError if H or W is no multiple of 8."""
+    channels, height, width = image
+    if height % 8 or width % 8:
+        raise ValueError(f"image is {list(image)}, allowed is [C, H, W] with H and W multiples of 8")
+    return UNet(settings, channels)
+
+
+def group_of(name: str) -> str | None:
+    """Which of the layers 1 to 6 a parameter belongs to; None outside of them."""
+    return name.split(".")[1] if name.startswith("layers.") else None
+
+
+def groups(settings: Unet) -> list[str]:
+    """Names of the layers."""
+    return [str(number) for number in range(1, len(MULTIPLIERS) + 1)]

@@ -10,23 +10,17 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from laqfi.base import program
 from laqfi.base.block import Block, Name
 from laqfi.base.errors import LaqfiError, first_line
+from laqfi.data import datasets
 from laqfi.data.params import Dataset
 from laqfi.diffusion.params import Diffusion, Train
-from laqfi.models.unet_params import Unet
+from laqfi.models import families
 from laqfi.params import yaml12
 from laqfi.quality.params import Evaluate, Features
-from laqfi.quant import policy
 from laqfi.quant.params import Controls, Quantize, Variant
+from laqfi.quant.policies import every as policies
 from laqfi.sampling.params import Sample
+from laqfi.sampling.samplers import SAMPLERS, takes_eta
 from laqfi.sensitivity.params import Curvature, Fisher
-
-# Training and test images. Not in the block's own file: they decide what may run, not what it computes.
-IMAGES = {
-    "digits": (1437, 360),
-    "mnist": (60_000, 10_000),
-    "fashion_mnist": (60_000, 10_000),
-    "kmnist": (60_000, 10_000),
-}
 
 
 class Profile(Block):
@@ -37,7 +31,7 @@ class Profile(Block):
     dataset: Dataset
     features: Features
     diffusion: Diffusion
-    unet: Unet
+    model: families.Settings
     train: Train
     fisher: Fisher
     curvature: Curvature
@@ -68,9 +62,33 @@ class Profile(Block):
             )
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def data_set_is_there(cls, values: object) -> object:
+        """With every option of the data set."""
+        block = values.get("dataset") if isinstance(values, dict) else None
+        if not isinstance(block, dict) or not isinstance(block.get("name"), str):
+            return values  # which the field itself refuses
+        try:
+            options = datasets.check(block["name"], {key: value for key, value in block.items() if key != "name"})
+        except LaqfiError as error:
+            raise ValueError(str(error)) from error
+        return values | {"dataset": {"name": block["name"]} | options.model_dump()}
+
+    @model_validator(mode="after")
+    def samplers_are_there(self):
+        for name, drawn in {"sample": self.sample, **self.sample.headline}.items():
+            place = name if name == "sample" else f"sample.headline.{name}"
+            if drawn.sampler not in SAMPLERS:
+                raise ValueError(f"{place}.sampler: found {drawn.sampler!r}, allowed is one of {sorted(SAMPLERS)}")
+            if drawn.eta != 0 and not takes_eta(drawn.sampler):
+                takers = [sampler for sampler in SAMPLERS if takes_eta(sampler)]
+                raise ValueError(f"{place}.eta: {drawn.sampler} takes none; allowed is 0, or a sampler of {takers}")
+        return self
+
     @model_validator(mode="after")
     def there_are_as_many_images(self):
-        train, test = IMAGES[self.dataset.name]
+        train, test = datasets.IMAGES[self.dataset.name]
         limits = {
             "fisher.images": (self.fisher.images, train, "training"),
             "curvature.images": (self.curvature.images, train, "training"),
@@ -140,19 +158,23 @@ def load(path: Path) -> Params:
         params = Params.model_validate(yaml12.read(path))
     except ValidationError as error:
         raise LaqfiError(f"{path}: {first_line(error)}") from error
-    variants = {name: complete(variant, f"variants.{name}", path) for name, variant in params.variants.items()}
+    models = [families.groups(profile.model) for profile in params.profiles.values()]
+    variants = {name: complete(variant, f"variants.{name}", path, models) for name, variant in params.variants.items()}
     return params.model_copy(update={"variants": variants})
 
 
-def complete(variant: Variant, place: str, path: Path) -> Variant:
-    """With every option of its policy. Raises LaqfiError for options that the policy does not take."""
+def complete(variant: Variant, place: str, path: Path, models: list[list[str]]) -> Variant:
+    """With every option of its policy; `models` are the groups of the models that it is for.
+
+    Raises LaqfiError for options that the policy does not take, or not for one of the models.
+    """
     try:
-        options = policy.check(variant.policy, variant.model_extra)
+        checked = [policies.check(variant.policy, variant.model_extra, groups) for groups in models or [None]]
     except ValidationError as error:
         raise LaqfiError(f"{path}: {first_line(error, place)}") from error
     except LaqfiError as error:
         raise LaqfiError(f"{path}: {place}.policy: {error}") from error
-    return Variant(policy=variant.policy, **options.model_dump())
+    return Variant(policy=variant.policy, **checked[0].model_dump())
 
 
 def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:

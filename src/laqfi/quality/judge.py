@@ -1,4 +1,4 @@
-"""Image quality of a quantized model, against the data and against the unquantized model on the same noise."""
+"""Quality of a model's images: against the real images, and how far they are from FP32's of the same noise."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
 from laqfi.quality import features, statistics
+from laqfi.records import Quality
 
 
 class Judge:
@@ -31,21 +32,15 @@ class Judge:
             )
         return statistics.jackknife_fid(features, self.target, self.groups)
 
-    def against_base(self, images: np.ndarray, base_images: np.ndarray) -> dict:
-        """FID and KID over all seeds, and the paired difference in FID to the base with its verdict.
+    def quality(self, images: np.ndarray, base_images: np.ndarray) -> Quality:
+        """FID and KID of the images over all seeds, and their PSNR to FP32's.
 
         images, base_images: uint8 [seeds, N, C, H, W] from the same noise.
         """
         seeds = [self.extract(seed) for seed in images]
-        runs = [self.jackknife(seed) for seed in seeds]
-        base = [self.jackknife(self.extract(seed)) for seed in base_images]
-        fid, low, high = statistics.interval(runs)
-        difference, difference_low, difference_high = statistics.interval(statistics.paired_difference(runs, base))
-        return {
-            "fid": {"mean": fid, "low": low, "high": high} | statistics.as_json(runs),
-            "fid_difference": {"mean": difference, "low": difference_low, "high": difference_high},
-            "fid_band": statistics.fid_band(fid, statistics.interval(base)[0]),
-            "kid": float(np.mean([statistics.kid(seed, self.real) for seed in seeds])),
-            "verdict": statistics.verdict(difference_low, difference_high),
-            "psnr": statistics.psnr(images, base_images),
-        }
+        return Quality(
+            images=images.shape[1],
+            fid=statistics.fid_of([self.jackknife(seed) for seed in seeds]),
+            kid=float(np.mean([statistics.kid(seed, self.real) for seed in seeds])),
+            psnr=statistics.psnr(images, base_images),
+        )

@@ -1,14 +1,13 @@
-"""Image-quality measures and their noise, on features [N, D] in float64 and on uint8 images."""
+"""Image-quality measures and their sampling errors, on features [N, D] in float64 and on uint8 images."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
 
+from laqfi.records import Fid, Interval
+
 CONFIDENCE = 0.95
-SIZE_BANDS = {0.10: "slight", 0.20: "meaningful", 0.30: "noticeable", 0.40: "large", 0.50: "beyond 50 %"}
-# The seed report's FID edges 23.0, 23.5 and 24.0 over its best 22.7, so that they hold in any feature space.
-FID_BANDS = {1.013: "excellent", 1.035: "good", 1.057: "fair"}
 
 
 def mean_and_covariance(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,8 +73,8 @@ def jackknife_fid(features: np.ndarray, reference: Reference, groups: int) -> Ja
     return Jackknifed(fid(n, total, product), np.array(rest))
 
 
-def interval(runs: list[Jackknifed]) -> tuple[float, float, float]:
-    """Mean over independent runs (seeds) and its confidence interval, as (mean, low, high).
+def interval(runs: list[Jackknifed]) -> Interval:
+    """Mean over independent runs (seeds) and its confidence interval.
 
     Delete-a-group jackknife (Kott 2001): the variance of one run is (K-1)/K Σ_k (θ_(-k) - mean)², and the
     runs are independent, so the variance of their mean is the sum over runs divided by S².
@@ -85,32 +84,25 @@ def interval(runs: list[Jackknifed]) -> tuple[float, float, float]:
     variances = [(groups - 1) / groups * ((r.left_out - r.left_out.mean()) ** 2).sum() for r in runs]
     error = np.sqrt(np.sum(variances)) / len(runs)
     half = float(stdtrit(len(runs) * (groups - 1), (1 + CONFIDENCE) / 2) * error)
-    return mean, mean - half, mean + half
+    return Interval(mean=mean, low=mean - half, high=mean + half)
 
 
-def paired_difference(runs: list[Jackknifed], base: list[Jackknifed]) -> list[Jackknifed]:
-    """run - base, seed by seed and group by group."""
-    return [Jackknifed(r.value - b.value, r.left_out - b.left_out) for r, b in zip(runs, base, strict=True)]
+def paired_difference(runs: list[Jackknifed], others: list[Jackknifed]) -> list[Jackknifed]:
+    """Each run minus the other of the same seed, group by group."""
+    return [Jackknifed(r.value - o.value, r.left_out - o.left_out) for r, o in zip(runs, others, strict=True)]
 
 
-def as_json(runs: list[Jackknifed]) -> dict[str, list]:
-    """What `from_json` makes the runs of again: any two sets of images from the same noise can be compared later."""
-    return {"per_seed": [run.value for run in runs], "left_out": [run.left_out.tolist() for run in runs]}
+def fid_of(runs: list[Jackknifed]) -> Fid:
+    """The runs as a record from which `runs_of` makes them again, to be paired with runs on the same noise."""
+    return Fid(
+        **interval(runs).model_dump(),
+        per_seed=[run.value for run in runs],
+        left_out=[run.left_out.tolist() for run in runs],
+    )
 
 
-def from_json(found: dict[str, list]) -> list[Jackknifed]:
-    return [Jackknifed(v, np.array(rest)) for v, rest in zip(found["per_seed"], found["left_out"], strict=True)]
-
-
-def verdict(low: float, high: float, base: str = "FP32") -> str:
-    """What the interval of a difference in FID allows to say. Raises ValueError if it is none (NaN)."""
-    if not low <= high:
-        raise ValueError(f"no interval: [{low}, {high}]")
-    if low == high == 0:
-        return f"identical to {base}"
-    if low <= 0 <= high:
-        return f"not distinguishable from {base}"
-    return f"worse than {base}" if low > 0 else f"better than {base}"
+def runs_of(fid: Fid) -> list[Jackknifed]:
+    return [Jackknifed(value, np.array(rest)) for value, rest in zip(fid.per_seed, fid.left_out, strict=True)]
 
 
 def kid(features: np.ndarray, reference: np.ndarray, block: int = 1000) -> float:
@@ -131,17 +123,7 @@ def polynomial_mmd2(x: np.ndarray, y: np.ndarray) -> float:
     return float(off_diagonal_mean(x) + off_diagonal_mean(y) - 2 * cross)
 
 
-def psnr(images: np.ndarray, base: np.ndarray) -> float | None:
-    """Peak signal-to-noise ratio in dB over all uint8 images together; None where they are identical."""
-    mse = np.mean((images.astype(np.float64) - base) ** 2)
+def psnr(images: np.ndarray, originals: np.ndarray) -> float | None:
+    """Peak signal-to-noise ratio in dB of all uint8 images together; None where they equal the originals."""
+    mse = np.mean((images.astype(np.float64) - originals) ** 2)
     return None if mse == 0 else float(10 * np.log10(255**2 / mse))
-
-
-def size_band(reduction: float) -> str:
-    """The seed report's word for a share of bytes saved (0.25: a quarter)."""
-    return next((word for edge, word in sorted(SIZE_BANDS.items(), reverse=True) if reduction >= edge), "none")
-
-
-def fid_band(fid: float, base: float) -> str:
-    """The seed report's word for an FID, relative to the unquantized model's."""
-    return next((word for edge, word in FID_BANDS.items() if fid < edge * base), "degraded")

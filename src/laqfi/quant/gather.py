@@ -1,6 +1,6 @@
-"""What policies may know of a model's tensors: their Fisher scores, and the Fisher information of every weight."""
+"""What was measured of a model, read from the files of the stages that measured it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,49 +10,65 @@ from laqfi import records
 from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
-from laqfi.models.unet import layer_of
+from laqfi.diffusion.process import linear_alphas_cumprod
+from laqfi.models import families
+from laqfi.quant.evidence import Evidence
 from laqfi.quant.params import Quantize
-from laqfi.quant.policy import WeightTensor
 from laqfi.sampling.params import Sampler
 from laqfi.sampling.samplers import error_gains
 from laqfi.sensitivity.fisher import bin_of
-from laqfi.storage.model_file import described, is_quantizable, layouts_of, output_axes
+from laqfi.storage.model_file import described, layouts_of, output_axes
 
 WEIGHTINGS = ("last", "uniform", "sampler")
 
 
-def weight_tensors(
-    settings: Quantize, sampler: Sampler, model: Path, table: Path, maps: dict[str, dict[str, Tensor]]
-) -> list[WeightTensor]:
-    """All tensors of the model with what the policies may know of them."""
-    tensors, metadata = files.read_tensors(model)
-    unet, alphas_cumprod = described(metadata, model)
-    layouts_of(tensors, metadata, unet, model)
-    axes = output_axes(unet)
+def gather(
+    model: tuple[dict[str, Tensor], dict],
+    path: Path,
+    settings: Quantize,
+    sampler: Sampler,
+    *,
+    table: Path,
+    maps: Mapping[str, Mapping[str, Tensor]],
+    curvature: Path,
+) -> list[Evidence]:
+    """All tensors of a model with what was measured of them.
+
+    model: tensors and metadata of its file, which `path` names in errors. maps: of `fisher_by_bin`. Raises LaqfiError
+    for files that are not of one model.
+    """
+    tensors, metadata = model
+    network, header = described(metadata, path)
+    layouts_of(tensors, metadata, network, path)
+    axes, alphas_cumprod = output_axes(network), linear_alphas_cumprod(**header.diffusion.model_dump())
     scores = normalised_scores(records.read(table, records.FisherTable), settings, table)
-    if unlike := set(scores) ^ {name for name, tensor in tensors.items() if is_quantizable(name, tensor)}:
-        raise LaqfiError(f"{table} and {model} are not of one model: only one of them holds {min(unlike)}")
+    groups = {name: families.group_of(header.model, name) for name in tensors}
+    scored = {name for name, tensor in tensors.items() if families.is_scored(header.model, name, tensor)}
+    if unlike := set(scores) ^ scored:
+        raise LaqfiError(f"{table} and {path} are not of one model: only one of them holds {min(unlike)}")
+    matrices = read_curvature(curvature, tensors, axes)
     edges, sampling = [int(edge) for edge in maps], sampler.model_dump(include=set(Sampler.model_fields))
     bins = {kind: bin_weights(kind, edges, alphas_cumprod, **sampling) for kind in WEIGHTINGS}
     return [
-        WeightTensor(
+        Evidence(
             name,
-            layer_of(name) if name in scores else None,
+            groups[name] if name in scores else None,
             scores.get(name, 0.0),
             tensor.to(default_device()),
             axes[name],
             {kind: sum(w * maps[str(edge)][name] for edge, w in of.items()) for kind, of in bins.items()},
+            matrices.get(name),
         )
         for name, tensor in tensors.items()
     ]
 
 
-def normalised_scores(table: dict, settings: Quantize, path: Path) -> dict[str, float]:
-    """Mean Fisher of every weight tensor at the chosen timestep, over the largest of them (eq. 2)."""
-    if settings.timestep not in table["timesteps"]:
-        raise LaqfiError(f"{path}: holds the timesteps {table['timesteps']}, not {settings.timestep}")
-    column = table["timesteps"].index(settings.timestep)
-    means = {name: rows["mean"][column] for name, rows in table[settings.fisher]["tensors"].items()}
+def normalised_scores(table: records.FisherTable, settings: Quantize, path: Path) -> dict[str, float]:
+    """Mean Fisher of every weight tensor at the chosen timestep, relative to the largest of them (eq. 2)."""
+    if settings.timestep not in table.timesteps:
+        raise LaqfiError(f"{path}: holds the timesteps {table.timesteps}, not {settings.timestep}")
+    column = table.timesteps.index(settings.timestep)
+    means = {name: rows.mean[column] for name, rows in table.of_kind(settings.fisher).tensors.items()}
     top = max(means.values())
     return {name: mean / top if top > 0 else 0.0 for name, mean in means.items()}
 
@@ -74,10 +90,10 @@ def fisher_by_bin(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[s
     return {str(edge): {name: maps[f"gauss_newton/{edge}/{name}"].to(device) for name in tensors} for edge in bins}
 
 
-def read_curvature(path: Path, weights: Iterable[WeightTensor]) -> dict[str, Tensor]:
+def read_curvature(path: Path, tensors: Mapping[str, Tensor], axes: Mapping[str, int]) -> dict[str, Tensor]:
     """H [columns, columns] of every convolution and linear weight. Raises LaqfiError if one is missing or no such."""
     matrices, _ = files.read_tensors(path)
-    columns = {t.name: t.weight.numel() // t.weight.shape[t.axis] for t in weights if t.is_matrix}
+    columns = {name: t.numel() // t.shape[axes[name]] for name, t in tensors.items() if t.dim() >= 2}
     files.check_tensors(path, matrices, {name: (torch.float32, (size, size)) for name, size in columns.items()})
     if negative := [name for name, matrix in matrices.items() if (matrix.diagonal() < 0).any()]:
         raise LaqfiError(f"{path}: {negative[0]} has a diagonal below 0")
@@ -87,8 +103,11 @@ def read_curvature(path: Path, weights: Iterable[WeightTensor]) -> dict[str, Ten
 def bin_weights(
     weighting: str, bins: list[int], alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float
 ) -> dict[int, float]:
-    """What each timestep bin counts: "last" only the bin of t = 1 (the seed report), "uniform" every timestep alike,
-    "sampler" the squared gain to the final image of the sampler's steps in the bin."""
+    """What each timestep bin counts.
+
+    "last": the bin of t = 1 alone, as in the first report; "uniform": every timestep alike; "sampler": the squared gain
+    to the final image of the sampler's steps in the bin.
+    """
     if weighting == "last":
         return {edge: float(edge == bins[0]) for edge in bins}
     if weighting == "uniform":

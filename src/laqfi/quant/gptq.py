@@ -6,7 +6,7 @@ from torch import Tensor
 DAMPING = 0.01  # of the mean diagonal, added to it
 
 
-def gptq(matrix: Tensor, curvature: Tensor, scale: Tensor, zero_point: Tensor, levels: int) -> Tensor:
+def gptq_codes(matrix: Tensor, curvature: Tensor, scale: Tensor, zero_point: Tensor, levels: int) -> Tensor:
     """Codes [rows, columns] for weights on a given grid with a small Σ_rows δ H δᵀ.
 
     Columns are rounded one after the other, those of the largest curvature first; each column's error is made good, as

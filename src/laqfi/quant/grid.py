@@ -1,28 +1,16 @@
 """The search for the scale (and zero point) of an integer grid, and the nearest codes on it."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from laqfi.storage.formats import Format
+from laqfi.storage.layout import Codes
 
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3)
 
 Search = Literal["max", "mse", "fisher"]
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Integer codes [groups, n] standing for scale · (code − zero_point); scale, zero_point [groups, 1]."""
-
-    codes: Tensor
-    scale: Tensor
-    zero_point: Tensor
-
-    def values(self) -> Tensor:
-        return self.scale * (self.codes - self.zero_point)
 
 
 def round_to_grid(groups: Tensor, scale: Tensor, zero_point: Tensor, levels: int) -> Codes:

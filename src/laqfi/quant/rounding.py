@@ -1,61 +1,87 @@
-"""Rounding: from weights to the parts that store them."""
+"""Rounding: from a weight to what is stored of it."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from laqfi.base.errors import LaqfiError
-from laqfi.quant.gptq import gptq
-from laqfi.quant.grid import Codes, fit_grid
+from laqfi.base.registry import Registry
+from laqfi.quant.gptq import gptq_codes
+from laqfi.quant.grid import Search, fit_grid
 from laqfi.storage.formats import FLOATS
-from laqfi.storage.layout import Layout, as_groups, as_matrix, dequantize
-from laqfi.storage.pack import pack
+from laqfi.storage.layout import Codes, Layout
+
+# A method gets the weight, its layout, its grid with the nearest codes, and the curvature of its layer (None: there is
+# none); it returns codes on the same grid.
+ROUNDINGS = Registry()
 
 
-def quantize(
+@ROUNDINGS
+def nearest(weight: Tensor, layout: Layout, grid: Codes, curvature: Tensor | None) -> Codes:
+    """The nearest code for every weight by itself."""
+    return grid
+
+
+@ROUNDINGS
+def gptq(weight: Tensor, layout: Layout, grid: Codes, curvature: Tensor | None) -> Codes:
+    """Codes whose errors make up for each other (`laqfi.quant.gptq`). Raises LaqfiError without a curvature."""
+    if curvature is None:
+        raise LaqfiError("has no curvature, by which the rounding gptq works")
+    scale, zero_point = layout.ungrouped(grid.scale), layout.ungrouped(grid.zero_point)
+    stored = layout.stored_columns()
+    try:
+        codes = gptq_codes(layout.matrix(weight), curvature[stored][:, stored], scale, zero_point, layout.format.levels)
+    except torch.linalg.LinAlgError as error:
+        raise LaqfiError("has a curvature that is not positive semi-definite") from error
+    return Codes(layout.grouped(codes), grid.scale, grid.zero_point)
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """One stored tensor: its layout, its parts by their suffix, and what rounding added to the weight."""
+
+    layout: Layout
+    parts: dict[str, Tensor]
+    delta: Tensor
+
+
+def store(
     weight: Tensor,
     layout: Layout,
-    search: str,
+    search: Search,
     importance: Tensor | None = None,
+    rounding: str = "nearest",
     curvature: Tensor | None = None,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The parts that store `weight`, and the weight they stand for.
+) -> Stored:
+    """`weight` as it is stored in `layout`.
 
-    `importance` (of the weight's shape) is what the search "fisher" weighs errors by. With `curvature` [columns of the
-    whole weight, twice] integer codes are rounded by GPTQ, else to nearest. Raises LaqfiError for weights that are not
-    finite, before or after a cast, and for a curvature that is none.
+    `importance` (of the weight's shape) is what the search "fisher" weighs errors by; `curvature` [columns of the whole
+    weight, twice] is for rounding methods that compensate. Raises LaqfiError for weights that are not finite, before or
+    after a cast, and for a curvature that is none.
     """
     if not weight.numel():
         raise LaqfiError("holds no values")
     if not weight.isfinite().all():
         raise LaqfiError("holds values that are not finite")
     if layout.format.is_float:
-        stored = weight.to(FLOATS[layout.format.name])
-        if not stored.float().isfinite().all():
-            raise LaqfiError(f"does not fit {layout.format.name}; largest |w| is {weight.abs().max().item():g}")
-        return {"": stored}, stored.float()
-    groups = as_groups(layout.matrix(weight.float()), layout.format.group_size)
-    if importance is not None:
-        importance = as_groups(layout.matrix(importance.float()), layout.format.group_size)
-    codes = fit_grid(groups, layout.format, search, importance)
-    if curvature is not None:
-        codes = compensated(codes, layout, weight, curvature)
-    if not codes.scale.isfinite().all():
-        raise LaqfiError(f"does not fit scales in float16; largest |w| is {weight.abs().max().item():g}")
-    parts = {".packed": pack(codes.codes.to(torch.uint8), layout.format.bits), ".scale": codes.scale[:, 0].half()}
-    if not layout.format.symmetric:
-        parts[".zero_point"] = codes.zero_point[:, 0].to(torch.uint8)
-    return parts, dequantize(parts, layout)
+        parts = float_parts(weight, layout)
+    elif search == "fisher" and importance is None:
+        raise LaqfiError("has no Fisher information, which the search fisher works by")
+    else:
+        groups = layout.grouped(layout.matrix(weight.float()))
+        weights = None if importance is None else layout.grouped(layout.matrix(importance.float()))
+        grid = fit_grid(groups, layout.format, search, weights)
+        codes = ROUNDINGS.find(rounding)(weight.float(), layout, grid, curvature)
+        if not codes.scale.isfinite().all():
+            raise LaqfiError(f"does not fit scales in float16; largest |w| is {weight.abs().max().item():g}")
+        parts = layout.parts(codes)
+    return Stored(layout, parts, layout.restore(parts) - weight)
 
 
-def compensated(codes: Codes, layout: Layout, weight: Tensor, curvature: Tensor) -> Codes:
-    """The codes GPTQ finds on the same grid."""
-    matrix = layout.matrix(weight.float())
-    scale, zero_point = (
-        as_matrix(part.expand(codes.codes.shape), *matrix.shape) for part in (codes.scale, codes.zero_point)
-    )
-    stored = layout.stored_columns()
-    try:
-        rounded = gptq(matrix, curvature[stored][:, stored], scale, zero_point, layout.format.levels)
-    except torch.linalg.LinAlgError as error:
-        raise LaqfiError("has a curvature that is not positive semi-definite") from error
-    return Codes(as_groups(rounded, layout.format.group_size), codes.scale, codes.zero_point)
+def float_parts(weight: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """The weight in a float format. Raises LaqfiError for values beyond its range."""
+    stored = weight.to(FLOATS[layout.format.name])
+    if not stored.float().isfinite().all():
+        raise LaqfiError(f"does not fit {layout.format.name}; largest |w| is {weight.abs().max().item():g}")
+    return {"": stored}

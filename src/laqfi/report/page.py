@@ -7,15 +7,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 CAPTIONS = {
     "samples": "Real images, and what every variant draws from the same noise.",
     "size_fid": "Size against FID. Bars are 95 % confidence intervals; the band is that of FP32.",
-    "size_psnr": "Times smaller against PSNR to FP32's images from the same noise; open marks are controls, which give"
-    " the same bytes to other weights.",
-    "controls": "The same bytes, given out by the Fisher information and by other ideas of importance, with the same"
-    " program and the same rounding.",
+    "size_psnr": "Times smaller against PSNR to FP32's images from the same noise. Open marks are controls: models of"
+    " the same size whose formats were chosen by another idea of importance than the Fisher information.",
+    "controls": "Models of the same size, their formats chosen by the Fisher information and by other ideas of"
+    " importance, with the same program and the same rounding.",
     "over_bound": "How many bits per weight the integer tensors take, and the fewest that reverse water-filling allows"
     " at the same predicted error.",
-    "bits": "Which tensor got how many bits.",
-    "predicted": "The change of the predicted noise that the Fisher information foretells, and the one measured."
-    " GPTQ does better than foretold: the prediction leaves out what its errors cancel.",
+    "bits": "Bits per weight of each tensor in each variant.",
+    "predicted": "The change of the predicted noise that the Fisher information predicts, and the one measured."
+    " GPTQ changes it less than predicted: the prediction leaves out that its errors cancel.",
     "noise_error": "How far the predicted noise moves from FP32's on the same noised held-out images.",
     "fisher_timesteps": "Empirical Fisher information of each layer along the timesteps. Sampling ends at t = 1.",
     "fisher_timesteps_gauss_newton": "The same for the Gauss–Newton Fisher, which does not depend on the fit.",

@@ -7,13 +7,13 @@ from torch import Tensor
 from laqfi.base.device import allow_tf32, default_device
 from laqfi.base.pictures import to_uint8
 from laqfi.base.random import NoiseStreams
-from laqfi.models.unet import UNet
+from laqfi.diffusion.process import Denoiser
 from laqfi.sampling import samplers
 from laqfi.sampling.params import Drawing
 
 
 def draw_images(
-    unet: UNet,
+    model: Denoiser,
     alphas_cumprod: Tensor,
     shape: tuple[int, int, int],
     settings: Drawing,
@@ -25,7 +25,7 @@ def draw_images(
     def batch(seed: int, indices: range) -> np.ndarray:
         noise = NoiseStreams(seed, indices, shape)
         drawn = samplers.sample(
-            unet,
+            model,
             lambda: torch.from_numpy(noise.draw()).to(default_device()),
             alphas_cumprod,
             **settings.model_dump(include={"sampler", "steps", "eta", "clip"}),

@@ -8,15 +8,11 @@ from laqfi.base.block import Block, Count, Name, Seed, Timestep
 
 
 class Sampler(Block):
-    sampler: Literal["ddpm", "ddim"]
+    """What decides how much each timestep counts. `eta` is of samplers that take it, 0 for others."""
+
+    sampler: Name
     steps: Timestep
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-    @model_validator(mode="after")
-    def eta_is_of_ddim(self):
-        if self.sampler == "ddpm" and self.eta != 0:
-            raise ValueError("eta belongs to the sampler ddim; ddpm is always ancestral")
-        return self
 
 
 Images = Annotated[int, Field(ge=2, le=1_000_000)]

@@ -1,5 +1,11 @@
-"""The DDPM and DDIM samplers as pure functions."""
+"""Samplers of the reverse process, one function each.
 
+A sampler takes x_t, the predicted noise, and alphas_cumprod at t and at the next timestep; it returns mean and standard
+deviation of x at that next one. `clip` keeps the clean image that the noise implies within [-1, 1]. A sampler that has
+the parameter `eta` gets it; others do not.
+"""
+
+import inspect
 import math
 from collections.abc import Callable
 
@@ -8,12 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from laqfi.base.registry import Registry
 from laqfi.diffusion.process import Denoiser
 
-
-def spaced_timesteps(timesteps: int, steps: int) -> list[int]:
-    """`steps` timesteps from T down to 1, evenly spaced; a single step is T."""
-    return [int(t) for t in np.linspace(timesteps, 1, steps).round()]
+SAMPLERS = Registry()
 
 
 def predict_x0(x: Tensor, noise: Tensor, alpha_bar: float, clip: bool) -> Tensor:
@@ -22,39 +26,34 @@ def predict_x0(x: Tensor, noise: Tensor, alpha_bar: float, clip: bool) -> Tensor
     return x0.clamp(-1, 1) if clip else x0
 
 
-def ddim_step(
-    x: Tensor, noise: Tensor, alpha_bar: float, alpha_bar_prev: float, eta: float, clip: bool
+@SAMPLERS
+def ddim(
+    x: Tensor, noise: Tensor, alpha_bar: float, alpha_bar_prev: float, *, clip: bool, eta: float
 ) -> tuple[Tensor, float]:
-    """Mean and standard deviation of x_prev given x_t (DDIM, Song et al. 2021, eq. 12 and 16)."""
+    """DDIM (Song et al. 2021, eq. 12 and 16); eta 0 adds no noise, eta 1 as much as DDPM."""
     x0 = predict_x0(x, noise, alpha_bar, clip)
     direction = (x - math.sqrt(alpha_bar) * x0) / math.sqrt(1 - alpha_bar)  # equals `noise` where nothing was clipped
     sigma = eta * math.sqrt((1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev))
     return math.sqrt(alpha_bar_prev) * x0 + math.sqrt(1 - alpha_bar_prev - sigma**2) * direction, sigma
 
 
-def ddpm_step(x: Tensor, noise: Tensor, alpha_bar: float, alpha_bar_prev: float, clip: bool) -> tuple[Tensor, float]:
-    """Mean and standard deviation of the posterior q(x_prev | x_t, x_0) (DDPM eq. 6 and 7)."""
+@SAMPLERS
+def ddpm(x: Tensor, noise: Tensor, alpha_bar: float, alpha_bar_prev: float, *, clip: bool) -> tuple[Tensor, float]:
+    """Ancestral sampling: the posterior q(x_prev | x_t, x_0) (DDPM, Ho et al. 2020, eq. 6 and 7)."""
     x0 = predict_x0(x, noise, alpha_bar, clip)
     alpha = alpha_bar / alpha_bar_prev
     weighted = math.sqrt(alpha_bar_prev) * (1 - alpha) * x0 + math.sqrt(alpha) * (1 - alpha_bar_prev) * x
     return weighted / (1 - alpha_bar), math.sqrt((1 - alpha) * (1 - alpha_bar_prev) / (1 - alpha_bar))
 
 
-def error_gains(alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float) -> dict[int, float]:
-    """Squared gain from an error in the predicted noise at each step's timestep to the final image.
+def takes_eta(sampler: str) -> bool:
+    """Raises LaqfiError for an unknown sampler."""
+    return "eta" in inspect.signature(SAMPLERS.find(sampler)).parameters
 
-    A step is x_prev = a x + b ε + noise, and all later steps together multiply x_prev by 1/√ᾱ_prev (their a telescope),
-    so the gain is b²/ᾱ_prev. Clipping, which only lowers it, is left out.
-    """
-    timesteps = spaced_timesteps(len(alphas_cumprod) - 1, steps)
-    gains = {}
-    for t, t_prev in zip(timesteps, [*timesteps[1:], 0], strict=True):
-        alpha_bar, alpha_bar_prev = alphas_cumprod[t].item(), alphas_cumprod[t_prev].item()
-        variance = (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_prev)
-        kept = 1 - alpha_bar_prev - (1.0 if sampler == "ddpm" else eta**2) * variance
-        b = math.sqrt(max(kept, 0.0)) - math.sqrt(alpha_bar_prev * (1 - alpha_bar) / alpha_bar)
-        gains[t] = b**2 / alpha_bar_prev
-    return gains
+
+def spaced_timesteps(timesteps: int, steps: int) -> list[int]:
+    """`steps` timesteps from T down to 1, evenly spaced; a single step is T."""
+    return [int(t) for t in np.linspace(timesteps, 1, steps).round()]
 
 
 @torch.inference_mode()
@@ -71,18 +70,38 @@ def sample(
 ) -> Tensor:
     """Run the reverse process from x_T = draw() to x_0 [B, C, H, W].
 
-    `draw` gives standard normal noise of the batch's shape; it is called once for x_T and once for every
-    step that adds noise. `sampler` is "ddpm" (ancestral; `eta` is not used) or "ddim".
+    `draw` gives standard normal noise of the batch's shape; it is called once for x_T and once for every step that adds
+    noise. `eta` is for samplers that take it. Raises LaqfiError for an unknown sampler.
     """
+    step = SAMPLERS.find(sampler)
+    options = {"clip": clip} | ({"eta": eta} if takes_eta(sampler) else {})
     x = draw()
-    last = len(alphas_cumprod) - 1
-    timesteps = spaced_timesteps(last, steps)
+    timesteps = spaced_timesteps(len(alphas_cumprod) - 1, steps)
     for t, t_prev in tqdm([*zip(timesteps, [*timesteps[1:], 0], strict=True)], progress, disable=progress is None):
         noise = denoiser(x, torch.full((len(x),), t, device=x.device))
-        alpha_bar, alpha_bar_prev = alphas_cumprod[t].item(), alphas_cumprod[t_prev].item()
-        if sampler == "ddpm":
-            mean, sigma = ddpm_step(x, noise, alpha_bar, alpha_bar_prev, clip)
-        else:
-            mean, sigma = ddim_step(x, noise, alpha_bar, alpha_bar_prev, eta, clip)
+        mean, sigma = step(x, noise, alphas_cumprod[t].item(), alphas_cumprod[t_prev].item(), **options)
         x = mean + sigma * draw() if sigma > 0 else mean
     return x
+
+
+def error_gains(alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float) -> dict[int, float]:
+    """Squared gain from an error in the predicted noise at each step's timestep to the final image.
+
+    Without clipping, what a sampler makes is linear in the predicted noise: row i of one run without any other noise,
+    in which the noise predicted at step i is 1, ends in the gain of that step. Clipping, which only lowers it, is left
+    out. The gains of steps at the same timestep add up.
+    """
+    unit, asked = torch.eye(steps, dtype=torch.float64), iter(range(steps))
+    final = sample(
+        lambda x, t: unit[:, next(asked)],
+        lambda: torch.zeros(steps, dtype=torch.float64),
+        alphas_cumprod,
+        sampler=sampler,
+        steps=steps,
+        eta=eta,
+        clip=False,
+    )
+    gains: dict[int, float] = {}
+    for timestep, gain in zip(spaced_timesteps(len(alphas_cumprod) - 1, steps), final.tolist(), strict=True):
+        gains[timestep] = gains.get(timestep, 0.0) + gain**2
+    return gains

@@ -5,13 +5,14 @@ where x is the layer's input patch at a position and g² the mean over output ch
 output by y there (GuidedQuant, Kim et al. 2025; with g² = 1 this is the matrix of GPTQ, Frantar et al. 2023).
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from laqfi.base.random import generator
-from laqfi.diffusion.process import add_noise
+from laqfi.sensitivity.noised import noised_chunks
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -37,6 +38,33 @@ def output_weights(module: nn.Module, gradient: Tensor) -> Tensor:
     return squared.flatten(1)[:, None] if squared.dim() > 1 else squared[:, None, None]
 
 
+class Watched:
+    """Sums H of every convolution and linear layer of a model while gradients flow back through it."""
+
+    def __init__(self, model: nn.Module):
+        self.layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
+        self.inputs: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}
+        self.hooks = [module.register_forward_hook(self.hook(name)) for name, module in self.layers.items()]
+
+    def hook(self, name: str) -> Callable:
+        def remember(module: nn.Module, arguments: tuple[Tensor], output: Tensor) -> None:
+            self.inputs[name] = arguments[0].detach()
+            output.register_hook(lambda gradient: self.add(name, gradient))
+
+        return remember
+
+    def add(self, name: str, gradient: Tensor) -> None:
+        x = patches(self.layers[name], self.inputs.pop(name))
+        weighted = x * output_weights(self.layers[name], gradient)
+        product = torch.einsum("bip,bjp->ij", weighted, x)
+        self.sums[name] = self.sums[name] + product if name in self.sums else product
+
+    def remove(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
 def curvatures(
     model: nn.Module, images: Tensor, alphas_cumprod: Tensor, *, timesteps: list[int], chunk: int, seed: int
 ) -> dict[str, Tensor]:
@@ -45,36 +73,13 @@ def curvatures(
     Mean over images [N, C, H, W] and `timesteps`; the derivative is that of r·ε_θ with random signs r, as for the
     Gauss–Newton Fisher, of which H is the off-diagonal completion.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
-    inputs, sums = {}, {}
-
-    def add(name: str, module: nn.Module, gradient: Tensor) -> None:
-        x = patches(module, inputs.pop(name))
-        weighted = x * output_weights(module, gradient)
-        product = torch.einsum("bip,bjp->ij", weighted, x)
-        sums[name] = sums[name] + product if name in sums else product
-
-    def watch(name: str):
-        def hook(module: nn.Module, arguments: tuple[Tensor], output: Tensor) -> None:
-            inputs[name] = arguments[0].detach()
-            output.register_hook(lambda gradient: add(name, module, gradient))
-
-        return hook
-
-    device = next(model.parameters()).device
-    alphas_cumprod = alphas_cumprod.to(device)
-    hooks = [module.register_forward_hook(watch(name)) for name, module in layers.items()]
+    alphas_cumprod = alphas_cumprod.to(next(model.parameters()).device)
+    watched = Watched(model)
     try:
         for timestep in tqdm(timesteps, "curvature", unit="timestep"):
-            random = generator("curvature", seed, timestep)
-            noise = torch.from_numpy(random.standard_normal(images.shape, dtype="float32"))
-            probe = torch.from_numpy(random.integers(0, 2, images.shape)).float() * 2 - 1
-            for part in torch.arange(len(images)).split(chunk):
-                x0, e, r = (batch[part].to(device) for batch in (images, noise, probe))
-                t = torch.full((len(part),), timestep, device=device)
-                (r * model(add_noise(x0, e, t, alphas_cumprod), t)).sum().backward()
+            for seen in noised_chunks("curvature", images, timestep, alphas_cumprod, chunk=chunk, seed=seed):
+                (seen.probe * model(seen.x, seen.t)).sum().backward()
                 model.zero_grad()
     finally:
-        for hook in hooks:
-            hook.remove()
-    return {f"{name}.weight": total / (len(images) * len(timesteps)) for name, total in sums.items()}
+        watched.remove()
+    return {f"{name}.weight": total / (len(images) * len(timesteps)) for name, total in watched.sums.items()}

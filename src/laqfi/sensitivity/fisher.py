@@ -13,8 +13,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from laqfi.base.random import generator
-from laqfi.diffusion.process import add_noise
+from laqfi.sensitivity.noised import noised_chunks
 
 KINDS = ("empirical", "gauss_newton")
 
@@ -68,6 +67,28 @@ def bin_of(timestep: int, bins: list[int]) -> int:
     return next(edge for edge in bins if timestep <= edge)
 
 
+class Sums:
+    """Squared gradients of one kind, summed as `FisherMap` holds them."""
+
+    def __init__(self, names: list[str], timesteps: list[int], bins: list[int], images: int):
+        self.timesteps, self.bins, self.images = timesteps, bins, images
+        self.totals: dict[int, dict[str, Tensor]] = {b: {} for b in bins}
+        self.per_sample = {name: torch.zeros(len(timesteps), images, dtype=torch.float64) for name in names}
+
+    def add(self, column: int, part: Tensor, squares: dict[str, Tensor]) -> None:
+        """`squares` [B, *shape] by name, of the images `part` at the timestep of that column."""
+        total = self.totals[bin_of(self.timesteps[column], self.bins)]
+        for name, square in squares.items():
+            self.per_sample[name][column, part] = square.flatten(1).mean(1).double().cpu()
+            summed = square.sum(0)
+            total[name] = total[name] + summed if name in total else summed
+
+    def as_map(self) -> FisherMap:
+        counts = {b: self.images * sum(bin_of(t, self.bins) == b for t in self.timesteps) for b in self.bins}
+        means = {b: {name: (t / counts[b]).cpu() for name, t in total.items()} for b, total in self.totals.items()}
+        return FisherMap(means, self.per_sample)
+
+
 def fisher_maps(
     model: nn.Module,
     images: Tensor,
@@ -84,33 +105,12 @@ def fisher_maps(
     the order of float32 sums; `bins` are the last timesteps of the bins the per-weight maps are averaged over.
     """
     names = [name for name, _ in model.named_parameters()]
-    device = next(model.parameters()).device
-    alphas_cumprod = alphas_cumprod.to(device)
-    sums = {kind: {b: {} for b in bins} for kind in KINDS}
-    means = {
-        kind: {name: torch.zeros(len(timesteps), len(images), dtype=torch.float64) for name in names} for kind in KINDS
-    }
-    members = {b: sum(bin_of(t, bins) == b for t in timesteps) for b in bins}
+    alphas_cumprod = alphas_cumprod.to(next(model.parameters()).device)
+    sums = {kind: Sums(names, timesteps, bins, len(images)) for kind in KINDS}
     for column, timestep in enumerate(tqdm(timesteps, "fisher", unit="timestep")):
-        random = generator("fisher", seed, timestep)
-        noise = torch.from_numpy(random.standard_normal(images.shape, dtype="float32"))
-        probe = torch.from_numpy(random.integers(0, 2, images.shape)).float() * 2 - 1
-        for part in torch.arange(len(images)).split(chunk):
-            x0, e, r = (batch[part].to(device) for batch in (images, noise, probe))
-            t = torch.full((len(part),), timestep, device=device)
+        for seen in noised_chunks("fisher", images, timestep, alphas_cumprod, chunk=chunk, seed=seed):
             for kind, loss in LOSSES.items():
-                squares = squared_gradients(model, loss, add_noise(x0, e, t, alphas_cumprod), t, e, r)
-                total = sums[kind][bin_of(timestep, bins)]
-                for name, square in squares.items():
-                    means[kind][name][column, part] = square.flatten(1).mean(1).double().cpu()
-                    summed = square.sum(0)
-                    total[name] = total[name] + summed if name in total else summed
-    return {
-        kind: FisherMap(
-            per_weight={
-                b: {name: (t / (members[b] * len(images))).cpu() for name, t in sums[kind][b].items()} for b in bins
-            },
-            per_sample=means[kind],
-        )
-        for kind in KINDS
-    }
+                sums[kind].add(
+                    column, seen.part, squared_gradients(model, loss, seen.x, seen.t, seen.noise, seen.probe)
+                )
+    return {kind: found.as_map() for kind, found in sums.items()}

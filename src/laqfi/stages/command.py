@@ -1,6 +1,7 @@
 """Run a stage function from the command line: its signature is its interface."""
 
 import argparse
+import dataclasses
 import inspect
 import sys
 from collections.abc import Callable
@@ -24,19 +25,16 @@ def run(stage: Callable[..., None]) -> None:
     """Call `stage(block, ..., key=path)` with what the command line says, and exit.
 
     `--params` names the settings that the stage `params` wrote. A positional parameter gets the block of its name, of
-    which it may read what its annotation declares; one named `variant` gets the block that `--variant` names. Every
-    keyword-only parameter is a `--flag` with a path. A LaqfiError becomes one line and exit code 1.
+    which it may read what its annotation declares. `--variant` names a variant: a positional parameter called `variant`
+    gets the variant's block, one called `name` the name alone, which makes the stage depend on no setting. Every
+    keyword-only parameter is a `--flag` with a path, or a dataclass of paths, each of whose fields is a flag. A
+    LaqfiError becomes one line and exit code 1.
     """
     signature = inspect.signature(stage).parameters
+    hints = get_type_hints(stage, include_extras=True)
     blocks = [name for name, parameter in signature.items() if parameter.kind is not parameter.KEYWORD_ONLY]
-    parser = argparse.ArgumentParser(description=(stage.__doc__ or "").splitlines()[0])
-    parser.add_argument("--params", type=Path, required=True)
-    if "variant" in blocks:
-        parser.add_argument("--variant", required=True)
-    paths = [name for name in signature if name not in blocks]
-    for name in paths:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
-    arguments = parser.parse_args()
+    paths = {name: hints[name] for name in signature if name not in blocks}
+    arguments = parse(stage.__doc__ or "", bool({"variant", "name"} & set(blocks)), paths)
     try:
         before = files.read_bytes(arguments.params)
         settings = files.read_json(arguments.params)
@@ -44,14 +42,36 @@ def run(stage: Callable[..., None]) -> None:
         if "variant" in blocks:
             named = block(settings, "variants", dict[str, dict], arguments.params)
             settings["variant"] = choose(named, arguments.variant, f"{arguments.params}: variants")
-        hints = get_type_hints(stage, include_extras=True)
-        given = [block(settings, name, hints[name], arguments.params) for name in blocks]
+        given = [
+            arguments.variant if name == "name" else block(settings, name, hints[name], arguments.params)
+            for name in blocks
+        ]
         limit_threads(block(settings, "threads", int, arguments.params))
         allow_tf32(False)
-        stage(*given, **{name: getattr(arguments, name) for name in paths})
+        stage(*given, **{name: paths_from(arguments, name, kind) for name, kind in paths.items()})
         check_unchanged(settings_file=arguments.params, before=before)
     except LaqfiError as error:
         sys.exit(f"error: {error}")
+
+
+def parse(doc: str, variant: bool, paths: dict[str, type]) -> argparse.Namespace:
+    """The command line of a stage: `--params`, `--variant` where it takes one, and a flag for every path."""
+    parser = argparse.ArgumentParser(description=next(iter(doc.splitlines()), ""))
+    parser.add_argument("--params", type=Path, required=True)
+    if variant:
+        parser.add_argument("--variant", required=True)
+    for flag in [flag for name, kind in paths.items() for flag in flags_of(name, kind)]:
+        parser.add_argument(f"--{flag.replace('_', '-')}", type=Path, required=True)
+    return parser.parse_args()
+
+
+def flags_of(name: str, kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else [name]
+
+
+def paths_from(arguments: argparse.Namespace, name: str, kind: type) -> object:
+    found = {flag: getattr(arguments, flag) for flag in flags_of(name, kind)}
+    return kind(**found) if dataclasses.is_dataclass(kind) else found[name]
 
 
 def block(settings: object, name: str, kind: object, path: Path):

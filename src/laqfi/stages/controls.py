@@ -5,19 +5,22 @@ from typing import get_args
 
 from tqdm import tqdm
 
+from laqfi import records
 from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.quality.judge import Judge
 from laqfi.quality.params import Groups
-from laqfi.quant.apply import Storage, as_file, stored_size
-from laqfi.quant.gather import fisher_by_bin, read_curvature, weight_tensors
+from laqfi.quant.apply import as_file, store_all, stored_size
+from laqfi.quant.choice import Choices
+from laqfi.quant.evidence import Evidence
+from laqfi.quant.gather import fisher_by_bin, gather
 from laqfi.quant.knapsack import BudgetTooSmallError
 from laqfi.quant.params import Budget, Controls, Quantize
-from laqfi.quant.policy import Choices, Importance, Target, WeightTensor, budget
+from laqfi.quant.policies.budget import Importance, Target, budget
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Drawing
 from laqfi.stages import command
-from laqfi.storage.model_file import unet_of
+from laqfi.storage.model_file import model_of
 
 FORMATS = ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "float16"]
 
@@ -37,35 +40,32 @@ def controls(
     reference: Path,
     out: Path,
 ) -> None:
-    """Write size and quality for every budget and importance as JSON; null where no choice fits the budget.
-
-    All are drawn from stored tensors, on the noise of the first images of FP32's samples.
-    """
+    """Write size and quality for every budget and importance, all drawn from the noise of FP32's first images."""
     tensors, metadata = files.read_tensors(model)
-    weights = weight_tensors(quantize, sample, model, table, fisher_by_bin(fisher, tensors))
-    storage = Storage(weights, read_curvature(curvature, weights))
+    maps = fisher_by_bin(fisher, tensors)
+    weights = gather((tensors, metadata), model, quantize, sample, table=table, maps=maps, curvature=curvature)
     base_images = files.read_array(base_samples, "images")[:, : controls.images]
-    judge = Judge(network, reference, evaluate.groups)
+    judge, shape = Judge(network, reference, evaluate.groups), tuple(metadata["image"])
 
-    def measure(one: Budget, importance: Importance) -> dict | None:
+    def measured(one: Budget, importance: Importance) -> records.StoredQuality | None:
         chosen = choose(weights, one, importance)
         if chosen is None:
             return None
-        stored = storage.store_all(chosen)
-        unet, alphas_cumprod, _ = unet_of(*as_file(stored, metadata), out, default_device())
-        shape = tuple(metadata["image"])
-        images = draw_images(unet, alphas_cumprod, shape, sample, controls.images, progress=False)
-        return {"bytes": stored_size(stored)} | judge.against_base(images, base_images)
+        stored = store_all(weights, chosen)
+        network, alphas_cumprod, _ = model_of(*as_file(stored, metadata), model, default_device())
+        images = draw_images(network, alphas_cumprod, shape, sample, controls.images, progress=False)
+        return records.StoredQuality(bytes=stored_size(stored), **dict(judge.quality(images, base_images)))
 
     points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]
     rows = [
-        {"ratio": one.ratio, "importance": importance, "found": measure(one, importance)}
+        records.ControlRow(ratio=one.ratio, importance=importance, found=measured(one, importance))
         for one, importance in tqdm(points, "controls")
     ]
-    files.write_json(out, {"images": controls.images, "seeds": sample.seeds, "rows": rows})
+    base = judge.quality(base_images, base_images)
+    records.write(out, records.ControlTable(seeds=sample.seeds, base=base, rows=rows))
 
 
-def choose(weights: list[WeightTensor], one: Budget, importance: Importance) -> Choices | None:
+def choose(weights: list[Evidence], one: Budget, importance: Importance) -> Choices | None:
     """What the budget allows, None if it is too small for that importance."""
     target = Target(ratio=one.ratio)
     try:

@@ -9,16 +9,16 @@ from laqfi.base.random import generator
 from laqfi.sensitivity.curvature import curvatures
 from laqfi.sensitivity.params import Curvature
 from laqfi.stages import command
-from laqfi.storage.model_file import load_unet
+from laqfi.storage.model_file import read_model
 
 
 def curvature(curvature: Curvature, *, dataset: Path, model: Path, out: Path) -> None:
     """Write one matrix [columns, columns] per convolution and linear weight."""
     images = files.read_array(dataset, "train_images")
     chosen = generator("curvature", curvature.seed).permutation(len(images))[: curvature.images]
-    unet, alphas_cumprod, _ = load_unet(model, default_device())
+    network, alphas_cumprod, _ = read_model(model, default_device())
     matrices = curvatures(
-        unet,
+        network,
         from_uint8(images[chosen]),
         alphas_cumprod,
         timesteps=curvature.timesteps,

@@ -10,7 +10,7 @@ from laqfi.stages import command
 
 def dataset(dataset: Dataset, *, out: Path) -> None:
     """Write training and test images and labels as one npz."""
-    files.write_arrays(out, **datasets.load(dataset.name))
+    files.write_arrays(out, **datasets.load(dataset.name, dataset.model_extra))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from laqfi import records
 from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
@@ -34,9 +35,14 @@ def feature_network(dataset: Dataset, features: Features, *, images: Path, netwo
             state = networks.fetch_inception(features.sha256, Path(folder))
         metadata, held_out = {"network": "inception"}, None
     files.write_tensors(network, state, metadata)
-    counts = {"train": len(arrays["train_images"]), "test": len(arrays["test_images"])}
-    summary = {"network": features.network, "dataset": dataset.name, "images": counts}
-    files.write_json(info, summary | {"accuracy": held_out, "sha256": files.sha256(network)})
+    written = records.FeatureNetwork(
+        dataset=dataset.name,
+        network=features.network,
+        images=records.ImageCounts(train=len(arrays["train_images"]), test=len(arrays["test_images"])),
+        accuracy=held_out,
+        sha256=files.sha256(network),
+    )
+    records.write(info, written)
 
 
 def trained_classifier(settings: Classifier, arrays: dict) -> tuple[dict, dict, float]:

@@ -3,25 +3,27 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
+from laqfi import records
 from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.pictures import from_uint8
 from laqfi.base.random import generator
-from laqfi.models.unet import UNet, layer_of
+from laqfi.models import families
 from laqfi.sensitivity.fisher import FisherMap, fisher_maps, mean_and_error
 from laqfi.sensitivity.params import Fisher
 from laqfi.stages import command
-from laqfi.storage.model_file import is_quantizable, load_unet
+from laqfi.storage.model_file import read_model, settings_of
 
 
 def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path) -> None:
     """Write the per-weight maps like a checkpoint (`kind/bin/name`), and the table of means as JSON."""
     images = from_uint8(files.read_array(dataset, "train_images"))
-    unet, alphas_cumprod, _ = load_unet(model, default_device())
+    network, alphas_cumprod, metadata = read_model(model, default_device())
     chosen = torch.from_numpy(generator("fisher", fisher.seed).permutation(len(images))[: fisher.images])
     maps = fisher_maps(
-        unet,
+        network,
         images[chosen],
         alphas_cumprod,
         timesteps=fisher.timesteps,
@@ -36,28 +38,33 @@ def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path
         for name, tensor in tensors.items()
     }
     files.write_tensors(out, per_weight, {"timesteps": fisher.timesteps, "bins": fisher.bins})
-    files.write_json(table, summarise(unet, maps) | {"images": len(chosen), "timesteps": fisher.timesteps})
+    records.write(table, summarise(network, settings_of(metadata), maps, fisher.timesteps, len(chosen)))
 
 
-def summarise(unet: UNet, maps: dict[str, FisherMap]) -> dict:
+def summarise(
+    model: nn.Module, settings: families.Settings, maps: dict[str, FisherMap], timesteps: list[int], images: int
+) -> records.FisherTable:
     """Mean Fisher with standard error per weight tensor and per layer (all its weights alike), and mean |w|."""
-    weights = {name: w for name, w in unet.named_parameters() if is_quantizable(name, w)}
-    layers = {name: layer_of(name) for name in weights}
-    summary = {"layers": layers, "magnitude": {name: w.abs().mean().item() for name, w in weights.items()}}
-    for kind, fisher_map in maps.items():
-        tensors = {name: as_lists(fisher_map.per_sample[name]) for name in weights}
-        by_layer = {}
-        for layer in sorted(set(layers.values())):
-            members = [name for name in weights if layers[name] == layer]
-            total = sum(fisher_map.per_sample[name] * weights[name].numel() for name in members)
-            by_layer[str(layer)] = as_lists(total / sum(weights[name].numel() for name in members))
-        summary[kind] = {"tensors": tensors, "layers": by_layer}
-    return summary
+    weights = {name: w for name, w in model.named_parameters() if families.is_scored(settings, name, w)}
+    layers = {name: families.group_of(settings, name) for name in weights}
+    kinds = {kind: means_of(found.per_sample, weights, layers) for kind, found in maps.items()}
+    magnitude = {name: w.abs().mean().item() for name, w in weights.items()}
+    return records.FisherTable(images=images, timesteps=timesteps, layers=layers, magnitude=magnitude, **kinds)
 
 
-def as_lists(per_sample: torch.Tensor) -> dict[str, list[float]]:
+def means_of(per_sample: dict[str, Tensor], weights: dict[str, Tensor], layers: dict[str, str]) -> records.FisherKind:
+    """per_sample: [timesteps, samples], the mean over the weights of each tensor."""
+    by_layer = {}
+    for layer in sorted(set(layers.values())):
+        members = [name for name in weights if layers[name] == layer]
+        total = sum(per_sample[name] * weights[name].numel() for name in members)
+        by_layer[layer] = means(total / sum(weights[name].numel() for name in members))
+    return records.FisherKind(tensors={name: means(per_sample[name]) for name in weights}, layers=by_layer)
+
+
+def means(per_sample: Tensor) -> records.Means:
     mean, error = mean_and_error(per_sample)
-    return {"mean": mean.tolist(), "standard_error": error.tolist()}
+    return records.Means(mean=mean.tolist(), standard_error=error.tolist())
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 import math
 from pathlib import Path
 
+from laqfi import records
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
-from laqfi.quant.apply import Storage, Stored, as_file
-from laqfi.quant.gather import fisher_by_bin, read_curvature, weight_tensors
+from laqfi.quant.apply import as_file, store_all
+from laqfi.quant.choice import Choice
+from laqfi.quant.evidence import Evidence
+from laqfi.quant.gather import fisher_by_bin, gather
 from laqfi.quant.params import Quantize, Variant
-from laqfi.quant.policy import Choice, WeightTensor, bind
+from laqfi.quant.policies.every import bind
 from laqfi.quant.prediction import bits_over_bound, predicted_change
+from laqfi.quant.rounding import Stored
 from laqfi.sampling.params import Sampler
 from laqfi.stages import command
 
@@ -29,10 +33,10 @@ def quantize(
     """Write the tensors in the formats chosen, and beside them which tensor got what and why."""
     tensors, metadata = files.read_tensors(model)
     maps = fisher_by_bin(fisher, tensors)
-    weights = weight_tensors(quantize, sample, model, table, maps)
+    weights = gather((tensors, metadata), model, quantize, sample, table=table, maps=maps, curvature=curvature)
     chosen = bind(variant.policy, variant.model_extra)(weights)
     try:
-        stored = Storage(weights, read_curvature(curvature, weights)).store_all(chosen)
+        stored = store_all(weights, chosen)
     except LaqfiError as error:
         raise LaqfiError(f"{model}: {error}") from error
     files.write_tensors(out, *as_file(stored, metadata))
@@ -40,27 +44,27 @@ def quantize(
     layouts = {name: one.layout for name, one in stored.items()}
     pixels = math.prod(metadata["image"])
     uniform = {t.name: t.fisher["uniform"] for t in weights}
-    report = {
-        "policy": variant.policy,
-        "options": variant.model_extra,
-        "tensors": {t.name: reason(chosen[t.name], t, stored[t.name]) for t in weights if t.name in chosen},
-        "predicted_noise_mse": {edge: predicted_change(deltas, of_bin) / pixels for edge, of_bin in maps.items()},
-        "bits_per_weight": bits_over_bound(layouts, {t.name: t.weight for t in weights}, deltas, uniform),
-    }
-    files.write_json(choices, report)
+    allocation = records.Allocation(
+        policy=variant.policy,
+        options=variant.model_extra,
+        tensors={t.name: allocated(chosen[t.name], t, stored[t.name]) for t in weights if t.name in chosen},
+        predicted_noise_mse={edge: predicted_change(deltas, of_bin) / pixels for edge, of_bin in maps.items()},
+        bits_per_weight=bits_over_bound(layouts, {t.name: t.weight for t in weights}, deltas, uniform),
+    )
+    records.write(choices, allocation)
 
 
-def reason(choice: Choice, t: WeightTensor, stored: Stored) -> dict:
+def allocated(choice: Choice, t: Evidence, stored: Stored) -> records.AllocatedTensor:
     """What a reader may ask about one tensor."""
-    return {
-        "format": choice.format.name,
-        "bits": 8 * stored.layout.bytes() / t.weight.numel(),
-        "layout": stored.layout.to_json(),
-        "rounding": choice.rounding,
-        "score": t.score,
-        "threshold": choice.threshold,
-        "squared_error": stored.delta.square().sum().item(),
-    }
+    return records.AllocatedTensor(
+        format=choice.format.name,
+        bits=8 * stored.layout.bytes() / t.weight.numel(),
+        layout=stored.layout.to_json(),
+        rounding=choice.rounding,
+        score=t.score,
+        threshold=choice.threshold,
+        squared_error=stored.delta.square().sum().item(),
+    )
 
 
 if __name__ == "__main__":

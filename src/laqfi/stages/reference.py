@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from laqfi import records
 from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.random import generator
@@ -30,14 +31,14 @@ def reference(sample: Draws, evaluate: Groups, *, dataset: Path, network: Path, 
     order = generator("floor").permutation(len(arrays["test_images"]))
     held_out = extract(arrays["test_images"][order[: max(draws.values())]])
 
-    def floor_of(images: int) -> dict:
-        run = statistics.jackknife_fid(held_out[:images], target, evaluate.groups)
-        fid, low, high = statistics.interval([run])
-        kid = statistics.kid(held_out[:images], kid_features.astype(np.float64))
-        return {"fid": fid, "low": low, "high": high, "kid": kid, "images": len(held_out[:images])}
+    def floor_of(images: int) -> records.Floor:
+        chosen = held_out[:images]
+        fid = statistics.interval([statistics.jackknife_fid(chosen, target, evaluate.groups)])
+        kid = statistics.kid(chosen, kid_features.astype(np.float64))
+        return records.Floor(images=len(chosen), fid=fid, kid=kid)
 
     floors = {name: floor_of(images) for name, images in draws.items()}
-    files.write_json(floor, floors.pop("images") | ({"headline": floors} if floors else {}))
+    records.write(floor, records.Floors(**dict(floors.pop("images")), headlines=floors))
 
 
 if __name__ == "__main__":

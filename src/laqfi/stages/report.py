@@ -1,78 +1,120 @@
 """Stage: all variants of a profile in one table, one metrics file, figures, and a page that opens offline."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
 
 from laqfi import records
 from laqfi.base import files
 from laqfi.quant.params import Quantize
-from laqfi.report import comparisons, plots, tables
+from laqfi.report import differences, noise, tables
+from laqfi.report.differences import JudgedVariant
+from laqfi.report.facts import facts
+from laqfi.report.layers import layer_rows
+from laqfi.report.numbers import metrics
 from laqfi.report.page import render
+from laqfi.report.plots import fisher, formats, model, quality
+from laqfi.report.plots.canvas import png
 from laqfi.sampling.params import Described
 from laqfi.stages import command
 
 
-def report(
-    sample: Described,
-    quantize: Quantize,
-    order: list[str],
-    *,
-    dataset: Path,
-    info: Path,
-    floor: Path,
-    table: Path,
-    loss: Path,
-    choices: Path,
-    evaluate: Path,
-    controls: Path,
-    samples: Path,
-    metrics: Path,
-    summary: Path,
-    markdown: Path,
-    figures: Path,
-    page: Path,
-) -> None:
-    """Read one evaluation per variant, in the order of params.yaml, and write what a reader looks at."""
-    evaluations = {name: records.read(evaluate / f"{name}.json", records.Evaluation) for name in order}
-    formats = {name: records.read(choices / f"{name}.json", records.Choices) for name in order}
-    real_floor, fisher = records.read(floor, records.Floor), records.read(table, records.FisherTable)
-    compared = records.read(controls, records.Controls)
-    numbers = tables.metrics(evaluations, formats, real_floor, compared)
-    files.write_json(metrics, numbers | comparisons.as_metrics(evaluations, formats, compared))
-    rows = tables.summary(evaluations)
-    found = {
-        "Every variant": rows,
-        "Drawn again, with more images or another sampler": tables.headline(evaluations, real_floor),
-        "FP16: does it matter which tensors stay in FP32?": comparisons.uniform_rows(evaluations, formats),
-        "The same bytes, given out by other ideas of importance (PSNR, FID − FP32)": tables.controls(compared),
-        "From which size on it matters who gets the bits (FID of the control − FID of Fisher)": (
-            comparisons.fisher_rows(compared)
-        ),
-        "Fisher information by layer, over the largest": comparisons.layer_rows(fisher),
-    }
-    files.write_text(summary, tables.as_csv(rows))
-    files.write_text(markdown, tables.summary_markdown(found))
+@dataclass(frozen=True)
+class Inputs:
+    """Files that other stages wrote; `choices`, `evaluate` and `samples` are folders with one file per variant."""
 
-    images = {"real": files.read_array(dataset, "train_images")}
-    images |= {name: files.read_array(samples / f"{name}.npz", "images")[0] for name in order}
-    drawn = {
-        "loss": plots.loss_curve(files.read_text(loss)),
-        "fisher_timesteps": plots.fisher_by_timestep(fisher, "empirical"),
-        "fisher_timesteps_gauss_newton": plots.fisher_by_timestep(fisher, "gauss_newton"),
-        "fisher_tensors": plots.fisher_by_tensor(fisher, quantize.fisher, quantize.timestep),
-        "magnitude": plots.magnitude(fisher),
-        "size_fid": plots.size_against_fid(evaluations, real_floor),
-        "size_psnr": plots.size_against_psnr(evaluations, compared),
-        "controls": plots.controls(compared),
-        "over_bound": plots.over_bound(formats),
-        "bits": plots.bits_map(formats),
-        "predicted": plots.predicted_against_measured(tables.noise_changes(evaluations, formats)),
-        "noise_error": plots.noise_error(evaluations),
-        "samples": plots.sample_sheets(images),
+    dataset: Path
+    info: Path
+    floor: Path
+    table: Path
+    loss: Path
+    choices: Path
+    evaluate: Path
+    controls: Path
+    samples: Path
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files to write; `figures` is a folder."""
+
+    metrics: Path
+    summary: Path
+    markdown: Path
+    figures: Path
+    page: Path
+
+
+class Run:
+    """What was measured of a profile, by variant in the order of params.yaml. Errors as in `records.read`."""
+
+    def __init__(self, found: Inputs, order: list[str]):
+        self.evaluations = {name: records.read(found.evaluate / f"{name}.json", records.Evaluation) for name in order}
+        self.allocations = {name: records.read(found.choices / f"{name}.json", records.Allocation) for name in order}
+        self.floors = records.read(found.floor, records.Floors)
+        self.fisher = records.read(found.table, records.FisherTable)
+        self.controls = records.read(found.controls, records.ControlTable)
+        self.network = records.read(found.info, records.FeatureNetwork)
+
+    @cached_property
+    def variants(self) -> dict[str, JudgedVariant]:
+        return differences.against_fp32(self.evaluations)
+
+
+def report(sample: Described, quantize: Quantize, order: list[str], *, found: Inputs, written: Outputs) -> None:
+    """Read one evaluation per variant, in the order of params.yaml, and write what a reader looks at."""
+    run = Run(found, order)
+    files.write_json(written.metrics, metrics(run.evaluations, run.allocations, run.floors, run.controls))
+    shown = tables_of(run)
+    files.write_text(written.summary, tables.as_csv(shown["Every variant"]))
+    files.write_text(written.markdown, tables.summary_markdown(shown))
+    images = {"real": files.read_array(found.dataset, "train_images")}
+    images |= {name: files.read_array(found.samples / f"{name}.npz", "images")[0] for name in order}
+    figures = figures_of(run, quantize, files.read_text(found.loss), images)
+    pictures = {name: png(figure) for name, figure in figures.items()}
+    for name, payload in pictures.items():
+        files.write_bytes(written.figures / f"{name}.png", payload)
+    head = facts(sample, run.network, run.floors, run.evaluations["fp32"])
+    files.write_text(written.page, render(head, shown, pictures))
+
+
+def tables_of(run: Run) -> dict[str, list[dict[str, str]]]:
+    """Tables by their titles, the variants first."""
+    return {
+        "Every variant": tables.variant_rows(run.variants),
+        "Drawn again, with more images or another sampler": tables.headline_rows(run.variants, run.floors),
+        "FP16: does it matter which tensors stay in FP32?": tables.uniform_rows(run.evaluations, run.allocations),
+        "The same size, formats chosen by other ideas of importance (PSNR, FID − FP32)": (
+            tables.control_rows(run.controls)
+        ),
+        "From which size on it matters which weights get more bits (FID of the control − FID of Fisher)": (
+            tables.fisher_rows(run.controls)
+        ),
+        "Fisher information by layer, relative to the largest": layer_rows(run.fisher),
     }
-    for name, payload in drawn.items():
-        files.write_bytes(figures / f"{name}.png", payload)
-    facts = tables.facts(sample, records.read(info, records.Info), real_floor, evaluations["fp32"])
-    files.write_text(page, render(facts, found, drawn))
+
+
+def figures_of(run: Run, quantize: Quantize, loss: str, images: dict[str, np.ndarray]) -> dict[str, Figure]:
+    """Figures by their names; loss: CSV text; images: uint8 [N, C, H, W] by title."""
+    controls = differences.controls_against_fp32(run.controls)
+    return {
+        "loss": model.loss_curve(loss),
+        "fisher_timesteps": fisher.fisher_by_timestep(run.fisher, "empirical"),
+        "fisher_timesteps_gauss_newton": fisher.fisher_by_timestep(run.fisher, "gauss_newton"),
+        "fisher_tensors": fisher.fisher_by_tensor(run.fisher, quantize.fisher, quantize.timestep),
+        "magnitude": fisher.magnitude(run.fisher),
+        "size_fid": quality.size_against_fid(run.variants, run.floors),
+        "size_psnr": quality.size_against_psnr(run.variants, controls),
+        "controls": quality.control_lines(controls),
+        "over_bound": formats.over_bound(run.allocations),
+        "bits": formats.bits_map(run.allocations),
+        "predicted": formats.predicted_against_measured(noise.changes(run.evaluations, run.allocations)),
+        "noise_error": formats.noise_error(run.evaluations),
+        "samples": model.sample_sheets(images),
+    }
 
 
 if __name__ == "__main__":

@@ -7,17 +7,20 @@ from laqfi.base.device import default_device
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Sample
 from laqfi.stages import command
-from laqfi.storage.model_file import load_unet
+from laqfi.storage.model_file import read_model
 
 SHEET = 100  # images in the picture, ten to a row
 
 
-def sample(sample: Sample, *, model: Path, out: Path, sheet: Path) -> None:
-    """Write uint8 images [seeds, N, C, H, W], more under the name of each headline, and a picture of the first ones."""
-    unet, alphas_cumprod, metadata = load_unet(model, default_device())
-    draws = {"images": sample, **sample.headlines_of(model.stem)}
+def sample(sample: Sample, name: str, *, model: Path, out: Path, sheet: Path) -> None:
+    """Write uint8 images [seeds, N, C, H, W] of the variant `name`, and a picture of the first ones.
+
+    Under the name of each headline with this variant stand the images that it draws again.
+    """
+    network, alphas_cumprod, metadata = read_model(model, default_device())
+    draws = {"images": sample, **sample.headlines_of(name)}
     shape = tuple(metadata["image"])
-    drawn = {name: draw_images(unet, alphas_cumprod, shape, how, how.images) for name, how in draws.items()}
+    drawn = {key: draw_images(network, alphas_cumprod, shape, how, how.images) for key, how in draws.items()}
     files.write_arrays(out, **drawn)
     files.write_bytes(sheet, pictures.png(pictures.sheet(drawn["images"][0][:SHEET], min(10, sample.images))))
 

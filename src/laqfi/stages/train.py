@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io as text
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -13,57 +12,49 @@ from laqfi.base import files
 from laqfi.base.block import Block
 from laqfi.base.device import default_device
 from laqfi.base.pictures import from_uint8
+from laqfi.base.program import program
 from laqfi.base.random import derive_seed
 from laqfi.diffusion.params import Diffusion, Train
 from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.diffusion.training import Trainer
 from laqfi.diffusion.training import train as run_training
-from laqfi.models.unet import UNet, UNetConfig
-from laqfi.models.unet_params import Unet
+from laqfi.models import families
 from laqfi.stages import command
+from laqfi.storage.model_file import header
 
 POINTS = 200  # of the loss curve
 
 
 def train(
     diffusion: Diffusion,
-    unet: Unet,
+    model: families.Settings,
     train: Train,
     threads: int,
     versions: dict[str, str],
     *,
     dataset: Path,
-    model: Path,
+    out: Path,
     loss: Path,
 ) -> None:
     """Write the EMA weights with the architecture in their header, and the loss curve as CSV."""
     images = from_uint8(files.read_array(dataset, "train_images"))
     torch.manual_seed(derive_seed("unet", train.seed))
-    config = UNetConfig(image_channels=images.shape[1], **unet.model_dump())
-    network = UNet(config).to(default_device())
+    network = families.build(model, tuple(images.shape[1:])).to(default_device())
     alphas_cumprod = linear_alphas_cumprod(**diffusion.model_dump())
     trainer = Trainer(network, alphas_cumprod, train)
 
-    name = fingerprint([diffusion, unet, train], threads, versions, dataset)
-    resume = model.parent / "resume" / f"{name}.safetensors"
+    name = fingerprint([diffusion, model, train], threads, versions, dataset)
+    resume = out.parent / "resume" / f"{name}.safetensors"
     run_training(trainer, images, resume)
-    metadata = {
-        "unet": config.to_json(),
-        "diffusion": diffusion.model_dump(),
-        "image": list(images.shape[1:]),
-    }
-    files.write_tensors(model, trainer.ema, metadata)
+    files.write_tensors(out, trainer.ema, header(model, diffusion, images.shape[1:]))
     files.write_text(loss, loss_curve(trainer.losses))
     resume.unlink(missing_ok=True)
 
 
 def fingerprint(blocks: list[Block], threads: int, versions: dict[str, str], dataset: Path) -> str:
     """Hash of all that decides the result: a state on disk is taken up only by the very same run."""
-    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "laqfi"]
-    sources = {Path(__file__), *(Path(module.__file__) for module in modules)}
-    hashes = {str(path.relative_to(Path(__file__).parents[1])): files.sha256(path) for path in sources}
     settings = [block.model_dump_json() for block in blocks]
-    everything = json.dumps([settings, threads, versions, hashes, files.sha256(dataset)], sort_keys=True)
+    everything = json.dumps([settings, threads, program(Path(__file__), versions), files.sha256(dataset)])
     return hashlib.sha256(everything.encode()).hexdigest()[:16]
 
 

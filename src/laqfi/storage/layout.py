@@ -1,31 +1,38 @@
-"""One weight tensor as it is stored: its format, and the few plain tensors that hold it in file and memory."""
+"""How a weight tensor is kept: weight → matrix → groups → codes → bytes, and all the way back.
+
+A weight is seen as a matrix [output channels, weights of one channel]. Its columns are cut into groups that share a
+scale (and a zero point). A group's integer codes are packed without gaps.
+"""
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from laqfi.base.errors import LaqfiError
 from laqfi.storage.formats import FLOATS, INTEGERS, WHOLE_CHANNEL, WHOLE_TENSOR, Format
-from laqfi.storage.pack import packed_bytes, unpack
+from laqfi.storage.pack import pack, packed_bytes, unpack
 
 
-def as_groups(matrix: Tensor, group_size: int) -> Tensor:
-    """[rows, columns] as [groups, weights of one group]; the last group of a row is filled up with zeros."""
-    if group_size == WHOLE_TENSOR:
-        return matrix.reshape(1, -1)
-    size = group_size or matrix.shape[1]
-    return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % size)).reshape(-1, size)
+@dataclass(frozen=True)
+class Codes:
+    """Integer codes [groups, n] standing for scale · (code − zero_point).
 
+    scale [groups, 1]; zero_point likewise, or one number for all.
+    """
 
-def as_matrix(groups: Tensor, rows: int, columns: int) -> Tensor:
-    """The inverse of `as_groups`."""
-    return groups.reshape(rows, -1)[:, :columns]
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor | int
+
+    def values(self) -> Tensor:
+        return self.scale * (self.codes - self.zero_point)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a stored tensor becomes a weight again.
+    """The format of one tensor, and where its weights lie.
 
     `axis` is that of the output channels (1 in ConvTranspose2d). `taps` are the kernel positions that are stored,
     None for all; the weights of the others are zero. Integer formats only.
@@ -50,6 +57,19 @@ class Layout:
         """Kernel positions of a convolution."""
         return torch.Size(self.shape[2:]).numel()
 
+    @property
+    def group_width(self) -> int:
+        """Weights that share a scale."""
+        size = self.format.group_size
+        return {WHOLE_TENSOR: self.rows * self.columns, WHOLE_CHANNEL: self.columns}.get(size, size)
+
+    @property
+    def groups(self) -> int:
+        """How many scales there are; the last group of a channel may be filled up."""
+        if self.format.group_size == WHOLE_TENSOR:
+            return 1
+        return self.rows * -(-self.columns // self.group_width)
+
     def matrix(self, weight: Tensor) -> Tensor:
         """[output channels, stored weights of one channel]."""
         channels = weight.movedim(self.axis, 0)
@@ -69,18 +89,37 @@ class Layout:
             matrix = whole
         return matrix.reshape(channels).movedim(0, self.axis)
 
-    @property
-    def group_width(self) -> int:
-        """Weights that share a scale."""
-        size = self.format.group_size
-        return {WHOLE_TENSOR: self.rows * self.columns, WHOLE_CHANNEL: self.columns}.get(size, size)
-
-    @property
-    def groups(self) -> int:
-        """How many scales there are; the last group of a channel may be filled up."""
+    def grouped(self, matrix: Tensor) -> Tensor:
+        """[groups, weights of one group]; the last group of a row is filled up with zeros."""
         if self.format.group_size == WHOLE_TENSOR:
-            return 1
-        return self.rows * -(-self.columns // self.group_width)
+            return matrix.reshape(1, -1)
+        return F.pad(matrix, (0, -self.columns % self.group_width)).reshape(-1, self.group_width)
+
+    def ungrouped(self, groups: Tensor) -> Tensor:
+        """The inverse of `grouped`; a scale [groups, 1] becomes one for every weight."""
+        return groups.expand(self.groups, self.group_width).reshape(self.rows, -1)[:, : self.columns]
+
+    def parts(self, codes: Codes) -> dict[str, Tensor]:
+        """What is stored of `codes`, each part under the suffix that its name has in the file."""
+        stored = {
+            ".packed": pack(codes.codes.to(torch.uint8), self.format.bits),
+            ".scale": codes.scale[:, 0].half(),
+        }
+        return stored if self.format.symmetric else stored | {".zero_point": codes.zero_point[:, 0].to(torch.uint8)}
+
+    def codes(self, parts: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Codes:
+        """The inverse of `parts`, as numbers of `dtype`."""
+        codes = unpack(parts[".packed"], self.format.bits, self.groups * self.group_width)
+        zero_point = self.format.levels // 2 if self.format.symmetric else parts[".zero_point"].to(dtype)[:, None]
+        return Codes(codes.view(self.groups, -1).to(dtype), parts[".scale"].to(dtype)[:, None], zero_point)
+
+    def restore(self, parts: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weight, in `dtype`, that the stored parts stand for."""
+        if self.format.is_float:
+            return parts[""].to(dtype)
+        found = self.codes(parts, dtype)
+        values = found.codes.sub_(found.zero_point).mul_(found.scale)  # in place: this runs in every forward pass
+        return self.weight(self.ungrouped(values))
 
     def part_shapes(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """Dtype and shape of every part: "" for a float tensor, packed codes and their grid for an integer one."""
@@ -125,14 +164,3 @@ class Layout:
             and (taps is None or (len(taps) > 0 and sorted(set(taps)) == list(taps) and taps[0] >= 0))
             and (taps is None or taps[-1] < self.kernel)
         )
-
-
-def dequantize(parts: dict[str, Tensor], layout: Layout, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The weight, in `dtype`, that the parts stand for."""
-    if layout.format.is_float:
-        return parts[""].to(dtype)
-    groups, width = layout.groups, layout.group_width
-    codes = unpack(parts[".packed"], layout.format.bits, groups * width).view(groups, width)
-    zero_point = layout.format.levels // 2 if layout.format.symmetric else parts[".zero_point"].to(dtype)[:, None]
-    values = codes.to(dtype).sub_(zero_point).mul_(parts[".scale"].to(dtype)[:, None])
-    return layout.weight(as_matrix(values, layout.rows, layout.columns))

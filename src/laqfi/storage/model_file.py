@@ -1,29 +1,25 @@
 """Model files: stored tensors with the map of their formats, and the network that runs on exactly those."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError, first_line
 from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import linear_alphas_cumprod
-from laqfi.models.unet import UNet, UNetConfig, layer_of
-from laqfi.models.unet_params import Unet
+from laqfi.models import families
 from laqfi.storage.formats import FLOATS, Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.modules import output_axis, store_layers
+from laqfi.storage.modules import buffers, output_axis, store_layers
 
+VERSION = 1  # of the format of model files
 DTYPES = {dtype: name for name, dtype in FLOATS.items()}
-
-
-def is_quantizable(name: str, tensor: Tensor) -> bool:
-    """The weight tensors the seed report's policies decide on: matrices and kernels of layers 1 to 6."""
-    return layer_of(name) is not None and name.endswith(".weight") and tensor.dim() >= 2
 
 
 def output_axes(model: nn.Module) -> dict[str, int]:
@@ -35,51 +31,61 @@ def output_axes(model: nn.Module) -> dict[str, int]:
     }
 
 
-class StoredUnet(Unet):
-    image_channels: Annotated[int, Field(ge=1)]
-
-
-class Metadata(BaseModel):
+class Header(BaseModel):
     """What a model file must say of itself; more is allowed."""
 
     model_config = ConfigDict(frozen=True, strict=True)
-    unet: StoredUnet
+    model: families.Settings
     diffusion: Diffusion
     image: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=3, max_length=3)]
     formats: dict[str, object] = {}
 
-    @model_validator(mode="after")
-    def image_fits_the_network(self):
-        channels, height, width = self.image
-        if channels != self.unet.image_channels or height % 8 or width % 8:
-            raise ValueError(
-                f"image is {self.image}, allowed is [{self.unet.image_channels}, H, W], H and W multiples of 8"
-            )
-        return self
+
+def header(model: families.Settings, diffusion: Diffusion, image: Sequence[int]) -> dict:
+    """Metadata of the file of a new model for images [C, H, W]."""
+    return {
+        "version": VERSION,
+        "model": model.model_dump(),
+        "diffusion": diffusion.model_dump(),
+        "image": list(image),
+    }
 
 
-def described(metadata: dict, path: Path) -> tuple[UNet, Tensor]:
-    """The network a model file's metadata describes, without memory for its weights, and its `alphas_cumprod`."""
+def settings_of(metadata: dict) -> families.Settings:
+    """The settings of the network, from the metadata of a file that was read without complaint."""
+    return Header.model_validate(metadata).model
+
+
+def check_version(metadata: dict, path: Path) -> None:
+    """Raises LaqfiError if the file is of another version of this format."""
+    found = metadata.get("version")
+    if type(found) is not int or found != VERSION:
+        raise LaqfiError(f"{path}: is of format version {found!r}, allowed is {VERSION}")
+
+
+def described(metadata: dict, path: Path) -> tuple[nn.Module, Header]:
+    """The network a model file's metadata describes, without memory for its weights, and the metadata as checked."""
+    check_version(metadata, path)
     try:
-        checked = Metadata.model_validate(metadata)
+        checked = Header.model_validate(metadata)
         with torch.device("meta"):
-            unet = UNet(UNetConfig.from_json(metadata["unet"]))
+            model = families.build(checked.model, tuple(checked.image))
     except ValidationError as error:
         raise LaqfiError(f"{path}: the metadata describes no model ({first_line(error)})") from error
-    except RuntimeError as error:  # sizes beyond what PyTorch counts
+    except (RuntimeError, ValueError) as error:  # sizes beyond what PyTorch counts, or no such images
         raise LaqfiError(f"{path}: the metadata describes no model ({' '.join(str(error).split())})") from error
-    return unet, linear_alphas_cumprod(**checked.diffusion.model_dump())
+    return model, checked
 
 
-def layouts_of(tensors: dict[str, Tensor], metadata: dict, unet: UNet, path: Path) -> dict[str, Layout]:
+def layouts_of(tensors: dict[str, Tensor], metadata: dict, model: nn.Module, path: Path) -> dict[str, Layout]:
     """Layout of every parameter: from the format map, or from the tensor itself where that is a plain float.
 
     Raises LaqfiError if the map and the tensors are not exactly those of the network.
     """
     layouts, formats = {}, metadata.get("formats", {})
-    if foreign := formats.keys() - dict(unet.named_parameters()).keys():
+    if foreign := formats.keys() - dict(model.named_parameters()).keys():
         raise LaqfiError(f"{path}: the format map names {min(foreign)!r}, which the network does not have")
-    for name, parameter in unet.named_parameters():
+    for name, parameter in model.named_parameters():
         if name in formats:
             layouts[name] = layout_from(formats[name], name, path)
         elif name in tensors and tensors[name].dtype in DTYPES:
@@ -103,31 +109,29 @@ def layout_from(value: object, name: str, path: Path) -> Layout:
         raise LaqfiError(f"{path}: {name}: {error}") from error
 
 
-def load_unet(path: Path, device: torch.device) -> tuple[UNet, Tensor, dict]:
-    """The U-Net of a model file in eval mode, its `alphas_cumprod`, and the file's metadata.
+def read_model(path: Path, device: torch.device) -> tuple[nn.Module, Tensor, dict]:
+    """The network of a model file in eval mode, its `alphas_cumprod`, and the file's metadata.
 
     A file in float32 gives an ordinary network. Any other keeps its tensors resident as they are stored, and each
     layer restores its weight only while it computes: the float32 weights never exist together. Raises LaqfiError if
     the tensors are not those of the network the metadata describes.
     """
-    return unet_of(*files.read_tensors(path), path, device)
+    return model_of(*files.read_tensors(path), path, device)
 
 
-def unet_of(tensors: dict[str, Tensor], metadata: dict, path: Path, device: torch.device) -> tuple[UNet, Tensor, dict]:
+def model_of(
+    tensors: dict[str, Tensor], metadata: dict, path: Path, device: torch.device
+) -> tuple[nn.Module, Tensor, dict]:
     """The same from the content of a model file; `path` names it in errors."""
-    unet, alphas_cumprod = described(metadata, path)
-    layouts = layouts_of(tensors, metadata, unet, path)
+    model, checked = described(metadata, path)
+    layouts = layouts_of(tensors, metadata, model, path)
     if all(layout.format.name == "float32" for layout in layouts.values()):
         state = tensors
     else:
-        store_layers(unet, layouts)
-        state = {
-            f"{name}.{part.removeprefix('.') or 'value'}": tensors[f"{name}{part}"]
-            for name, layout in layouts.items()
-            for part in layout.part_shapes()
-        }
-    unet.load_state_dict(state, assign=True)
-    return unet.to(device).eval(), alphas_cumprod, metadata
+        store_layers(model, layouts)
+        state = buffers(layouts, tensors)
+    model.load_state_dict(state, assign=True)
+    return model.to(device).eval(), linear_alphas_cumprod(**checked.diffusion.model_dump()), metadata
 
 
 def stored_bytes(tensors: dict[str, Tensor], metadata: dict) -> tuple[int, dict[str, int]]:

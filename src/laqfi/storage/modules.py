@@ -1,12 +1,12 @@
 """Layers that keep their tensors as stored and restore the weight inside forward, one layer at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laqfi.storage.layout import Layout, dequantize
+from laqfi.storage.layout import Layout
 
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
 
@@ -32,11 +32,25 @@ class StoredTensor(nn.Module):
         super().__init__()
         self.layout = layout
         for part, (dtype, shape) in layout.part_shapes().items():
-            self.register_buffer(part.removeprefix(".") or "value", torch.empty(shape, dtype=dtype))
+            self.register_buffer(buffer_name(part), torch.empty(shape, dtype=dtype))
 
     def forward(self, dtype: torch.dtype) -> Tensor:
-        parts = {part: getattr(self, part.removeprefix(".") or "value") for part in self.layout.part_shapes()}
-        return dequantize(parts, self.layout, dtype)
+        parts = {part: getattr(self, buffer_name(part)) for part in self.layout.part_shapes()}
+        return self.layout.restore(parts, dtype)
+
+
+def buffer_name(part: str) -> str:
+    """Of the part with this suffix in the file: "packed" for ".packed", "value" for a float tensor, which has none."""
+    return part.removeprefix(".") or "value"
+
+
+def buffers(layouts: Mapping[str, Layout], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file by the names they have in a network on stored tensors."""
+    return {
+        f"{name}.{buffer_name(part)}": tensors[f"{name}{part}"]
+        for name, layout in layouts.items()
+        for part in layout.part_shapes()
+    }
 
 
 class StoredLayer(nn.Module):

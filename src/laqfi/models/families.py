@@ -1,0 +1,36 @@
+"""Families of networks. To add one, write its module and name it here, in `Settings` and in `FAMILIES`.
+
+A family's module has `build(settings, image)`, the network for images [C, H, W], called as model(x, timestep);
+`group_of(name)`, the group that the report and some policies count a parameter in (None: no group); and
+`groups(settings)`, all of them in order. Its settings are a block with the family's name.
+"""
+
+from types import ModuleType
+
+from torch import Tensor, nn
+
+from laqfi.models import unet
+
+# With a second family: Annotated[unet.Unet | other.Other, Field(discriminator="family")].
+Settings = unet.Unet
+FAMILIES: dict[str, ModuleType] = {"unet": unet}
+
+
+def build(settings: Settings, image: tuple[int, int, int]) -> nn.Module:
+    """The network that `settings` describe, with new weights. Raises ValueError for images that it cannot take."""
+    return FAMILIES[settings.family].build(settings, image)
+
+
+def group_of(settings: Settings, name: str) -> str | None:
+    """The group of the parameter `name`, None if it is in none."""
+    return FAMILIES[settings.family].group_of(name)
+
+
+def groups(settings: Settings) -> list[str]:
+    """All groups, in the order in which they are shown."""
+    return FAMILIES[settings.family].groups(settings)
+
+
+def is_scored(settings: Settings, name: str, tensor: Tensor) -> bool:
+    """Whether policies that go by groups decide on the parameter: matrices and kernels that belong to one."""
+    return group_of(settings, name) is not None and name.endswith(".weight") and tensor.dim() >= 2

@@ -1,0 +1,127 @@
+"""Formats under a limit of bytes, and the controls that spend as many by another idea of what matters."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from laqfi.base.block import Block, Seed
+from laqfi.base.errors import LaqfiError
+from laqfi.base.random import generator
+from laqfi.quant.choice import Choice, Choices
+from laqfi.quant.evidence import Evidence
+from laqfi.quant.grid import Search
+from laqfi.quant.knapsack import BudgetTooSmallError, allocate
+from laqfi.quant.policies.registry import FloatFormat, GroupSize, IntegerFormat, Rounding, Weighting, policy
+from laqfi.storage.formats import Format
+
+
+class Target(Block):
+    """The size of all tensors together: bytes, how many times smaller than float32, or mean bits per parameter."""
+
+    bytes: Annotated[int, Field(gt=0, lt=2**63)] | None = None
+    ratio: Annotated[float, Field(gt=1, le=1000)] | None = None
+    mean_bits: Annotated[float, Field(gt=0, lt=32)] | None = None
+
+    @model_validator(mode="after")
+    def one_of_them(self):
+        given = [key for key, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"found {given or 'nothing'}, allowed is exactly one of bytes, ratio, mean_bits")
+        return self
+
+    def limit(self, parameters: int) -> int:
+        """In bytes, for a model of so many parameters."""
+        if self.bytes is not None:
+            return self.bytes
+        return int(parameters * (4 / self.ratio if self.ratio is not None else self.mean_bits / 8))
+
+
+Importance = Literal["fisher", "none", "magnitude", "inverse", "random", "uniform"]
+
+
+@policy
+def budget(
+    tensors: list[Evidence],
+    *,
+    target: Target,
+    formats: Annotated[list[IntegerFormat | FloatFormat], Field(min_length=1)],
+    importance: Importance = "fisher",
+    weighting: Weighting = "uniform",
+    symmetric: bool = True,
+    group_size: GroupSize = 0,
+    search: Search = "fisher",
+    rounding: Rounding = "nearest",
+    rest: FloatFormat = "float16",
+    keep: list[str] = [],  # noqa: B006 read as the default of a field, never changed
+    seed: Seed = 0,
+) -> Choices:
+    """Formats under a size limit that minimise the predicted change of the output, Σ_t w_t Σ_j F_t[j] (q_j − w_j)².
+
+    `keep` names tensors that stay in float32; biases and norms get `rest`. `importance` other than "fisher" makes the
+    controls: plain squared error; times the tensor's mean |w|; divided by its mean Fisher; times the mean Fisher of
+    another tensor, drawn with `seed`; or the widest integer format that fits, the same for all.
+    """
+    if unknown := sorted(set(keep) - {t.name for t in tensors}):
+        raise LaqfiError(f"keep: the model has no tensor {unknown[0]!r}")
+    matrices = [Format(name, symmetric, group_size) for name in formats]
+    options = [[Format("float32")] if t.name in keep else matrices if t.is_matrix else [Format(rest)] for t in tensors]
+    sizes = [[t.layout(one).bytes() for one in some] for t, some in zip(tensors, options, strict=True)]
+    limit = target.limit(sum(t.weight.numel() for t in tensors))
+    if importance == "uniform":
+        chosen = widest(options, sizes, limit)
+    else:
+        factors = importances(tensors, importance, weighting, seed)
+        costs = [
+            [predicted_error(t, one, search, weighting, factor) for one in some] if len(some) > 1 else [0.0]
+            for t, some, factor in zip(tensors, options, factors, strict=True)
+        ]
+        chosen = allocate(costs, sizes, limit)
+    return {
+        t.name: Choice(some[j], None, search, weighting, rounding)
+        for t, some, j in zip(tensors, options, chosen, strict=True)
+    }
+
+
+def widest(options: list[list[Format]], sizes: list[list[int]], limit: int) -> list[int]:
+    """The place in `options` of the one integer format that is the largest to fit, for all tensors that may have it.
+
+    Raises BudgetTooSmallError, with the smallest feasible size, if none fits, LaqfiError if there is no integer format.
+    """
+    names = sorted({format.name for some in options for format in some if not format.is_float})
+    feasible = {}
+    for name in names:
+        places = [next((j for j, one in enumerate(some) if one.name == name), 0) for some in options]
+        feasible[sum(size[j] for size, j in zip(sizes, places, strict=True))] = places
+    if not feasible:
+        raise LaqfiError("importance: found 'uniform' and no integer format in formats, allowed is at least one")
+    fitting = [size for size in feasible if size <= limit]
+    if not fitting:
+        raise BudgetTooSmallError(
+            f"a budget of {limit} bytes is too small for one format for all, the smallest feasible is {min(feasible)}"
+        )
+    return feasible[max(fitting)]
+
+
+def importances(tensors: list[Evidence], kind: Importance, weighting: Weighting, seed: int) -> list[Tensor | float]:
+    """What the squared error of each tensor's weights counts: a number, or one for every weight."""
+    means = [float(t.fisher[weighting].mean()) for t in tensors]
+    if kind == "random":
+        return [means[i] for i in generator("random importance", seed).permutation(len(means))]
+    return {
+        "fisher": [t.fisher[weighting] for t in tensors],
+        "none": [1.0] * len(tensors),
+        "magnitude": [float(t.weight.abs().mean()) for t in tensors],
+        "inverse": [1 / mean if mean > 0 else 0.0 for mean in means],
+    }[kind]
+
+
+def predicted_error(
+    t: Evidence, format: Format, search: Search, weighting: Weighting, importance: Tensor | float
+) -> float:
+    """Σ_j importance_j (q_j − w_j)² for one tensor in one format. Raises LaqfiError if that is no finite number."""
+    found = float((importance * t.stored(format, search, weighting).delta.square().double()).sum())
+    if not math.isfinite(found):
+        raise LaqfiError(f"{t.name}: the error predicted for {format.name} is {found}, allowed is a finite number")
+    return found

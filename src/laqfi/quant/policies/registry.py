@@ -1,0 +1,39 @@
+"""Policies by name.
+
+A policy is a function of the tensors and of its own options, which are keyword-only. To add one, write it in a file of
+this folder under `@policy` and name it in a block of params.yaml: its annotations are what the block may say. A tensor
+that the policy does not name stays in float32.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from laqfi.base.registry import Registry
+from laqfi.quant.choice import Choices
+from laqfi.quant.evidence import Evidence
+from laqfi.quant.rounding import ROUNDINGS
+
+FloatFormat = Literal["float32", "float16", "bfloat16", "float8_e4m3fn"]
+IntegerFormat = Literal["int2", "int3", "int4", "int5", "int6", "int7", "int8"]
+Weighting = Literal["last", "uniform", "sampler"]
+Rounding = Annotated[str, AfterValidator(ROUNDINGS.known)]
+Share = Annotated[float, Field(ge=0, le=1)]
+GroupSize = Annotated[int, Field(ge=-1, le=65536)]  # groups are filled up: larger ones take more than they save
+
+policy = POLICIES = Registry()
+
+
+def check(name: str, options: Mapping, groups: Sequence[str] | None = None) -> BaseModel:
+    """The options of the policy `name`, checked, defaults filled in; `groups` are those of the model, if it is known.
+
+    Raises LaqfiError for an unknown policy, pydantic.ValidationError for options that do not fit.
+    """
+    return POLICIES.check(name, options, {"groups": groups})
+
+
+def bind(name: str, options: Mapping) -> Callable[[list[Evidence]], Choices]:
+    """The policy `name` with its options; errors as in `check`."""
+    checked = check(name, options)
+    return lambda tensors: POLICIES[name](tensors, **dict(checked))
