@@ -52,8 +52,8 @@ def controls(
         if chosen is None:
             return None
         stored = store_all(weights, chosen)
-        network, alphas_cumprod, _ = model_of(*as_file(stored, metadata), model, default_device())
-        images = draw_images(network, alphas_cumprod, shape, sample, controls.images, progress=False)
+        denoiser, alphas_cumprod, _ = model_of(*as_file(stored, metadata), model, default_device())
+        images = draw_images(denoiser, alphas_cumprod, shape, sample, controls.images, progress=False)
         return records.StoredQuality(bytes=stored_size(stored), **dict(judge.quality(images, base_images)))
 
     points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]

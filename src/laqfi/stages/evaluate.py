@@ -38,9 +38,9 @@ def evaluate(
     held_out = from_uint8(files.read_array(dataset, "test_images")[: evaluate.noise_images])
     tensors, metadata = files.read_tensors(model)
     size, parameters = stored_bytes(tensors, metadata)
-    network, alphas_cumprod, _ = model_of(tensors, metadata, model, default_device())
+    denoiser, alphas_cumprod, _ = model_of(tensors, metadata, model, default_device())
     base, _, _ = read_model(base_model, default_device())
-    noise_mse = noise_error(network, base, held_out, alphas_cumprod, evaluate.noise_timesteps, evaluate.seed)
+    noise_mse = noise_error(denoiser, base, held_out, alphas_cumprod, evaluate.noise_timesteps, evaluate.seed)
     judge = Judge(network, reference, evaluate.groups)
     quality = {key: judge.quality(drawn[key], base_drawn[key]) for key in draws}
     evaluation = records.Evaluation(
