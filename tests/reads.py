@@ -3,7 +3,10 @@
 from pydantic import BaseModel
 
 from laqfi.base.block import Block
+from laqfi.data.params import Dataset
 from laqfi.quant.params import Variant
+
+OPEN = Variant | Dataset  # blocks whose keys a function declares
 
 
 class Keys(dict):
@@ -40,7 +43,7 @@ class Reads:
         self.found: set[str] = set()
         self.hashed: set[str] = set()
         self.places: dict[int, tuple[BaseModel, str, set[str]]] = {}  # the block too, so that its id stays its own
-        for kind in (Block, Variant):
+        for kind in (Block, Variant, Dataset):
             monkeypatch.setattr(kind, "__getattribute__", lambda block, name: self.get(block, name), raising=False)
         monkeypatch.setattr(Block, "model_dump", self.dumping(Block.model_dump))
         monkeypatch.setattr(Block, "model_dump_json", self.hashing(self.dumping(Block.model_dump_json)))
@@ -48,7 +51,7 @@ class Reads:
 
     def watch(self, value, place: str):
         """What is no block counts as read."""
-        if isinstance(value, Block | Variant):
+        if isinstance(value, Block | OPEN):
             self.place(value, place)
         else:
             self.found |= {f"{place}.{key}" for key in value} if isinstance(value, dict) else {place}
@@ -56,7 +59,7 @@ class Reads:
 
     def place(self, value, place: str) -> None:
         """Remember where the blocks in `value` stand."""
-        if isinstance(value, Block | Variant):
+        if isinstance(value, Block | OPEN):
             self.places[id(value)] = (value, place, set())
             for name, inside in list(vars(value).items()):
                 where = f"{place}.{name}".strip(".")

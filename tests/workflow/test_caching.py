@@ -19,7 +19,7 @@ from laqfi.params import whole
 from tiny import leaves, tiny_params
 
 SETTINGS = "data/tiny/params.json"
-EDITED = ("report/page.html.j2", "quant/policy.py", "base/random.py", "stages/train.py")
+EDITED = ("report/page.html.j2", "quant/policies/bits.py", "base/random.py", "stages/train.py")
 COMMENT = {".py": "\n# edited\n", ".j2": "\n{# edited #}\n"}
 WORDS = ["mnist", "gauss_newton", "ddim", "ddpm", "int5", "nearest", "threshold", "budget", "fp32"]
 
@@ -41,7 +41,12 @@ TOGETHER = {
     "profiles.tiny.quantize.timestep": {"profiles.tiny.quantize.timestep": 50},
 }
 # Leaves with one valid value: the only profile there is, and twice the variant that all is compared with.
-FIXED = {"active.0", "variants.fp32.policy", "profiles.tiny.sample.headline.ancestral.variants.0"}
+FIXED = {
+    "active.0",
+    "variants.fp32.policy",
+    "profiles.tiny.model.family",
+    "profiles.tiny.sample.headline.ancestral.variants.0",
+}
 # The same values in other words: keys that are left out, with the value they have then; and other spellings.
 REWRITTEN = {
     "profiles.tiny.train.grad_clip": 1,
