@@ -1,7 +1,7 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
 .PHONY: help repro commands versions runs provenance verify test fault-test record-test portable-test slurm-test \
-    slurm-resume lint bench adopt-dvc adopt-snakemake
+    mutants slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
@@ -61,6 +61,10 @@ record-test: $(VENV) ## 1,000 random walks of edits, runs and accidents: no stal
 portable-test: $(VENV) ## the tiny profile on emulated processors gives the same bytes (Debian: qemu-user): half an hour
 	@command -v qemu-x86_64 >/dev/null || { echo 'error: needs qemu-x86_64 (Debian: apt-get install qemu-user)'; exit 1; }
 	@$(RUN) python -m pytest --capture=no tests/portable
+
+mutants: $(VENV) ## 300 small faults put into src/laqfi one by one: unit tests must notice 85 %; an hour or more
+	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,mutants]'
+	@$(RUN) python tests/mutants/run.py
 
 slurm-test: $(SLURM) ## tests on a private SLURM cluster, which is started and stopped (Debian: slurm-wlm and munge)
 	@$(RUN) python -m pytest tests/slurm
