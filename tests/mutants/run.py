@@ -94,8 +94,8 @@ def passes(test: str, mutant: Mutant | None, seconds: float | None = None) -> bo
             [sys.executable, "-m", "pytest", *options, f"tests/unit/test_{test}.py"],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if mutant else sys.stderr,
+            stderr=subprocess.DEVNULL if mutant else sys.stderr,
             start_new_session=True,
         )
         try:

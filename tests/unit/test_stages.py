@@ -536,7 +536,8 @@ def test_a_training_that_was_stopped_goes_on_only_with_the_same_code(done, tmp_p
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     edited = ["models/unet.py", "diffusion/process.py", "diffusion/training.py", "base/random.py", "report/page.py"]
     command = [sys.executable, "-c", EDITS, done.dataset, *edited]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
+    path = os.pathsep.join([str(tmp_path / "src"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = os.environ | {"PYTHONPATH": path}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert json.loads(result.stdout) == dict.fromkeys(edited, False) | {"report/page.py": True}
 
