@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laqfi.quant.grid import fit_grid
+from laqfi.quant.grid import CLIPS, fit_grid
 from laqfi.storage.formats import INTEGERS, Format
 from stored import as_groups, as_matrix
 
@@ -237,3 +237,13 @@ def test_groups_follow_the_channels_and_the_last_is_filled_up_with_zeros():
 def test_a_format_knows_its_bits(name, bits):
     assert Format(name).bits == bits
     assert Format(name).is_float == ("float" in name)
+
+
+def test_the_search_tries_all_clipping_factors_from_one_down():
+    assert tuple(round(1 - 0.05 * step, 2) for step in range(15)) == CLIPS
+
+
+def test_a_zero_point_stays_a_code_where_the_scale_itself_is_rounded_a_lot():
+    """Scales below the normal range of float16 have few digits."""
+    found = fit_grid(torch.tensor([[-2.27e-5, 0.0]]), Format("int8", symmetric=False), "max")
+    assert found.zero_point.item() == 255

@@ -55,6 +55,15 @@ def test_curvature_of_a_linear_model_is_the_second_moment_of_its_inputs(alphas_c
     torch.testing.assert_close(found, torch.einsum("bip,bjp->ij", x, x) / 20, rtol=1e-4, atol=1e-4)
 
 
+def test_curvature_is_the_mean_of_the_timesteps(alphas_cumprod):
+    images = torch.rand(6, 2, 4, 4) * 2 - 1
+
+    def found(*timesteps):
+        return curvatures(OneLayer(), images, alphas_cumprod, timesteps=[*timesteps], chunk=6, seed=3)["mix.weight"]
+
+    torch.testing.assert_close(found(10, 40, 90), (found(10) + found(40) + found(90)) / 3)
+
+
 def test_every_weight_of_the_network_has_its_curvature(unet, alphas_cumprod):
     found = curvatures(unet, torch.rand(4, 1, 8, 8) * 2 - 1, alphas_cumprod, timesteps=[1, 100], chunk=2, seed=0)
     for name, parameter in unet.named_parameters():
@@ -86,6 +95,29 @@ def test_gptq_costs_less_than_nearest_on_correlated_inputs(seed):
     assert torch.equal(codes, codes.round())
     gained, plain = (second_order(scale * (c - zero_point) - matrix, curvature) for c in (codes, nearest))
     assert gained < 0.8 * plain
+
+
+def optimal_brain_quantizer(matrix, curvature, scale, zero_point, levels):
+    """GPTQ as it was first written: after each column the inverse of what is left of the damped curvature (float64)."""
+    damped = curvature.double() + 0.01 * curvature.double().diagonal().mean() * torch.eye(len(curvature))
+    weights, codes = matrix.double().clone(), torch.zeros_like(matrix)
+    left = curvature.diagonal().argsort(descending=True).tolist()
+    while left:
+        column = left[0]
+        inverse = torch.linalg.inv(damped[left][:, left])
+        codes[:, column] = (
+            (weights[:, column] / scale[:, column] + zero_point[:, column]).round().clamp(0, levels - 1).float()
+        )
+        error = weights[:, column] - scale[:, column] * (codes[:, column] - zero_point[:, column])
+        weights[:, left] -= error[:, None] * inverse[0] / inverse[0, 0]
+        left.remove(column)
+    return codes
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gptq_rounds_column_by_column_those_of_the_largest_curvature_first(seed):
+    problem = random_problem(seed)
+    assert torch.equal(gptq_codes(*problem, 8), optimal_brain_quantizer(*problem, 8))
 
 
 def test_gptq_on_uncorrelated_inputs_is_nearest():
