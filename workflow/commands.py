@@ -2,6 +2,7 @@
 
 import argparse
 
+import active_runs
 from stages import Stage, choices_of, fill, load, resolved
 
 
@@ -23,6 +24,7 @@ def asked_for(description: str) -> tuple[dict, str]:
 
 def main() -> None:
     params, profile = asked_for(__doc__)
+    active_runs.refresh(params["runs"])  # which the first of the commands checks
     print("\n".join(commands(load(), choices_of(params, profile))))
 
 

@@ -62,7 +62,7 @@ def facts_of(sampler: str = "ddim", eta: float = 0.0, accuracy: float | None = 0
 def test_facts_tell_what_a_reader_must_know():
     assert facts_of() == {
         "Data": "digits: 1,437 training and 360 held-out images",
-        "Model": "U-Net of 1,500 parameters, 4.00 MiB in FP32",
+        "Model": "network of 1,500 parameters, 4.00 MiB in FP32",
         "Sampling": "DDIM, 20 steps, eta 0; 3 seeds of 1,200 images, the same noise for every variant",
         "Features": "classifier, 98.77 % right on held-out images; SHA-256 0123456789abcdef…",
         "Real-vs-real floor": "FID 1.50 [1.25, 1.75], KID 0.001 (1,797 held-out images)",

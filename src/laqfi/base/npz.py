@@ -16,7 +16,7 @@ import numpy as np
 UNREADABLE = (ValueError, EOFError, OSError, RuntimeError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error)
 LIMIT = 4 << 30  # bytes of a file, and of the arrays read from it
 EXPANSION = 1032  # bytes that DEFLATE makes of one at most: a small file cannot ask for much memory
-# The only .npy header that io.write_arrays makes: version 1.0, a plain number type, C order.
+# The only .npy header that files.write_arrays makes: version 1.0, a plain number type, C order.
 NPY = re.compile(
     rb"\x93NUMPY\x01\x00(?s:..){'descr': '([<|][buif][1248])', 'fortran_order': False, 'shape': \(([\d, ]*)\), } *\n"
 )

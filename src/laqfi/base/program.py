@@ -82,5 +82,6 @@ def packages(file: Path) -> list[Path]:
 class Running(ast.NodeTransformer):
     """Leaves out the code under `if TYPE_CHECKING:`."""
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else node

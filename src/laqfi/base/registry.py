@@ -17,6 +17,10 @@ class Registry(dict[str, Callable]):
     """
 
     def __call__(self, function: Callable) -> Callable:
+        if function.__name__ in self:
+            raise LaqfiError(
+                f"{function.__module__}: {function.__name__!r} is registered already, allowed is a new name"
+            )
         self[function.__name__] = function
         return function
 

@@ -55,7 +55,11 @@ def load(name: str, options: Mapping) -> Arrays:
     Raises LaqfiError as `check` does, and if the data cannot be had.
     """
     checked = check(name, options)
-    return DATASETS[name](**dict(checked))
+    found = DATASETS[name](**dict(checked))
+    counts = len(found["train_images"]), len(found["test_images"])
+    if counts != IMAGES[name]:
+        raise LaqfiError(f"dataset: {name} gives {counts} training and test images, it says {IMAGES[name]}")
+    return found
 
 
 @data_set(train=1437, test=360)

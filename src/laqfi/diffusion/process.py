@@ -1,4 +1,4 @@
-"""The diffusion process: schedule, forward noising, and the DDPM and DDIM samplers as pure functions.
+"""The diffusion process: its schedule, forward noising, and how two networks differ on noised images.
 
 Timesteps run from 1 (least noise, the last step of sampling) to T; index 0 is the clean image, so
 `alphas_cumprod[0] = 1`.

@@ -1,1 +1,1 @@
-"""What params.yaml may say: one frozen class per block, in a file of its own."""
+"""What params.yaml may say: all of it checked; the blocks are in the wings that read them."""

@@ -158,8 +158,11 @@ def load(path: Path) -> Params:
         params = Params.model_validate(yaml12.read(path))
     except ValidationError as error:
         raise LaqfiError(f"{path}: {first_line(error)}") from error
-    models = [families.groups(profile.model) for profile in params.profiles.values()]
-    variants = {name: complete(variant, f"variants.{name}", path, models) for name, variant in params.variants.items()}
+    variants = {}
+    for name, variant in params.variants.items():
+        running = [profile for key, profile in params.profiles.items() if name in params.variants_of(key)]
+        models = [families.groups(profile.model) for profile in running]
+        variants[name] = complete(variant, f"variants.{name}", path, models)
     return params.model_copy(update={"variants": variants})
 
 

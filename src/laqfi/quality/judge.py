@@ -14,7 +14,7 @@ from laqfi.records import Quality
 class Judge:
     """The frozen feature network and the statistics of the real images.
 
-    Raises LaqfiError if the two are not of one network. `groups`: of the jackknife.
+    `groups`: of the jackknife. That the two are of one network is seen when the first images are judged: LaqfiError.
     """
 
     def __init__(self, network: Path, reference: Path, groups: int):

@@ -24,7 +24,7 @@ Features = Annotated[Classifier | Inception, Field(discriminator="network")]
 
 
 class Groups(Block):
-    """Of it, the groups of images that confidence intervals leave out."""
+    """Into how many groups the images of a seed are cut; confidence intervals come from leaving out one at a time."""
 
     groups: Annotated[int, Field(ge=2, le=100_000)]
 

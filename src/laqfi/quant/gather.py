@@ -47,6 +47,10 @@ def gather(
     if unlike := set(scores) ^ scored:
         raise LaqfiError(f"{table} and {path} are not of one model: only one of them holds {min(unlike)}")
     matrices = read_curvature(curvature, tensors, axes)
+    if (last := max(map(int, maps))) < header.diffusion.timesteps:
+        raise LaqfiError(
+            f"{path}: has {header.diffusion.timesteps} timesteps, the bins of its Fisher maps end at {last}"
+        )
     edges, sampling = [int(edge) for edge in maps], sampler.model_dump(include=set(Sampler.model_fields))
     bins = {kind: bin_weights(kind, edges, alphas_cumprod, **sampling) for kind in WEIGHTINGS}
     return [
@@ -105,7 +109,7 @@ def bin_weights(
 ) -> dict[int, float]:
     """What each timestep bin counts.
 
-    "last": the bin of t = 1 alone, as in the first report; "uniform": every timestep alike; "sampler": the squared gain
+    "last": the bin of t = 1 alone, as in the seed report; "uniform": every timestep alike; "sampler": the squared gain
     to the final image of the sampler's steps in the bin.
     """
     if weighting == "last":

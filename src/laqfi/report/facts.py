@@ -10,7 +10,7 @@ def facts(sample: Described, network: FeatureNetwork, floors: Floors, base: Eval
     accuracy = "" if network.accuracy is None else f", {100 * network.accuracy:.2f} % right on held-out images"
     return {
         "Data": f"{network.dataset}: {network.images.train:,} training and {network.images.test:,} held-out images",
-        "Model": f"U-Net of {sum(base.parameters.values()):,} parameters, {base.bytes / 2**20:.2f} MiB in FP32",
+        "Model": f"network of {sum(base.parameters.values()):,} parameters, {base.bytes / 2**20:.2f} MiB in FP32",
         "Sampling": f"{drawn_by(sample)}; {len(sample.seeds)} seeds of {sample.images:,} images,"
         " the same noise for every variant",
         **{

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 from tqdm import tqdm
 
 from laqfi import records
 from laqfi.base import files
 from laqfi.base.device import default_device
+from laqfi.base.errors import LaqfiError
 from laqfi.quality.judge import Judge
 from laqfi.quality.params import Groups
 from laqfi.quant.apply import as_file, store_all, stored_size
@@ -44,8 +46,8 @@ def controls(
     tensors, metadata = files.read_tensors(model)
     maps = fisher_by_bin(fisher, tensors)
     weights = gather((tensors, metadata), model, quantize, sample, table=table, maps=maps, curvature=curvature)
-    base_images = files.read_array(base_samples, "images")[:, : controls.images]
     judge, shape = Judge(network, reference, evaluate.groups), tuple(metadata["image"])
+    base_images = first_images(base_samples, len(sample.seeds), controls.images, shape)
 
     def measured(one: Budget, importance: Importance) -> records.StoredQuality | None:
         chosen = choose(weights, one, importance)
@@ -63,6 +65,15 @@ def controls(
     ]
     base = judge.quality(base_images, base_images)
     records.write(out, records.ControlTable(seeds=sample.seeds, base=base, rows=rows))
+
+
+def first_images(path: Path, seeds: int, images: int, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 [seeds, images, *shape] of a file with at least so many. Raises LaqfiError if it holds others."""
+    found = files.read_array(path, "images")
+    wanted = (seeds, max(images, *found.shape[1:2]), *shape)
+    if found.dtype != "uint8" or found.shape != wanted:
+        raise LaqfiError(f"{path}: images is {found.dtype} {found.shape}, allowed is uint8 {wanted}")
+    return found[:, :images]
 
 
 def choose(weights: list[Evidence], one: Budget, importance: Importance) -> Choices | None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from laqfi import records
 from laqfi.base import files
+from laqfi.base.errors import LaqfiError
 from laqfi.quant.params import Quantize
 from laqfi.report import differences, noise, tables
 from laqfi.report.differences import JudgedVariant
@@ -59,6 +60,13 @@ class Run:
         self.controls = records.read(found.controls, records.ControlTable)
         self.network = records.read(found.info, records.FeatureNetwork)
 
+    def check_seeds(self, seeds: list[int], found: Inputs) -> None:
+        """Raises LaqfiError unless all was drawn from the same seeds: differences are formed seed by seed."""
+        drawn = {found.evaluate / f"{name}.json": one.seeds for name, one in self.evaluations.items()}
+        for path, others in (drawn | {found.controls: self.controls.seeds}).items():
+            if others != seeds:
+                raise LaqfiError(f"{path}: was drawn from the seeds {others}, allowed is sample.seeds = {seeds}")
+
     @cached_property
     def variants(self) -> dict[str, JudgedVariant]:
         return differences.against_fp32(self.evaluations)
@@ -67,6 +75,7 @@ class Run:
 def report(sample: Described, quantize: Quantize, order: list[str], *, found: Inputs, written: Outputs) -> None:
     """Read one evaluation per variant, in the order of params.yaml, and write what a reader looks at."""
     run = Run(found, order)
+    run.check_seeds(sample.seeds, found)
     files.write_json(written.metrics, metrics(run.evaluations, run.allocations, run.floors, run.controls))
     shown = tables_of(run)
     files.write_text(written.summary, tables.as_csv(shown["Every variant"]))

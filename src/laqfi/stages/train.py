@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from laqfi.base import files
+from laqfi.base import files, sources
 from laqfi.base.block import Block
 from laqfi.base.device import default_device
+from laqfi.base.errors import LaqfiError
 from laqfi.base.pictures import from_uint8
 from laqfi.base.program import program
 from laqfi.base.random import derive_seed
@@ -39,11 +40,16 @@ def train(
     """Write the EMA weights with the architecture in their header, and the loss curve as CSV."""
     images = from_uint8(files.read_array(dataset, "train_images"))
     torch.manual_seed(derive_seed("unet", train.seed))
-    network = families.build(model, tuple(images.shape[1:])).to(default_device())
+    try:
+        network = families.build(model, tuple(images.shape[1:])).to(default_device())
+    except ValueError as error:
+        raise LaqfiError(f"{dataset}: {error}") from error
     alphas_cumprod = linear_alphas_cumprod(**diffusion.model_dump())
     trainer = Trainer(network, alphas_cumprod, train)
 
     name = fingerprint([diffusion, model, train], threads, versions, dataset)
+    if edited := sources.edited():
+        raise LaqfiError(f"{edited} was changed since the stage began; run again")
     resume = out.parent / "resume" / f"{name}.safetensors"
     run_training(trainer, images, resume)
     files.write_tensors(out, trainer.ema, header(model, diffusion, images.shape[1:]))

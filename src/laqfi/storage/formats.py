@@ -1,4 +1,4 @@
-"""Number formats: what a weight may be rounded to, and the search for the scale of an integer grid.
+"""Number formats: what a weight may be rounded to.
 
 A weight tensor is seen as a matrix [output channels, weights of one channel]. A scale (and a zero point) belongs to
 a group: some weights of one channel, a whole channel, or the whole tensor.

@@ -1,4 +1,4 @@
-"""The policies of the report that laqfi began with with: a float format for some weight tensors.
+"""The policies of the seed report (`laqfi.report.verdicts` cites it): a float format for some weight tensors.
 
 They decide on the weight tensors that belong to a group of the model's family: layers 1 to 6 of the U-Net.
 """
