@@ -109,6 +109,7 @@ def small_mnist(offline, monkeypatch, tmp_path):
         (folder / name).write_bytes(content)
         resources.append((name, hashlib.md5(content, usedforsecurity=False).hexdigest()))
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    monkeypatch.setitem(datasets.IMAGES, "mnist", (5, 5))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return folder
@@ -266,3 +267,9 @@ def test_a_truncated_download_fails_its_checksum(offline, monkeypatch, tmp_path,
     monkeypatch.setenv(datasets.MIRROR, serve(tmp_path))
     with pytest.raises(LaqfiError, match="could not be fetched"):
         datasets.load("mnist", {})
+
+
+def test_a_data_set_that_gives_other_counts_than_it_says_is_refused(monkeypatch):
+    monkeypatch.setitem(datasets.IMAGES, "digits", (1437, 361))
+    with pytest.raises(LaqfiError, match=r"dataset: digits gives \(1437, 360\) .* it says \(1437, 361\)"):
+        datasets.load("digits", {})

@@ -8,6 +8,7 @@ import yaml
 from laqfi.base import versions
 from laqfi.base.errors import LaqfiError
 from laqfi.data import datasets
+from laqfi.models import families
 from laqfi.params import whole
 from laqfi.params.whole import load
 from tiny import ROOT, TINY, VARIANTS, tiny_params
@@ -305,3 +306,21 @@ def test_a_record_without_versions_is_refused(tmp_path, text):
     (tmp_path / "versions.yaml").write_text(text)
     with pytest.raises(LaqfiError, match=r"versions\.yaml: "):
         whole.read_versions(tmp_path / "versions.yaml")
+
+
+def test_a_variant_is_for_the_models_of_the_profiles_that_run_it(tmp_path, monkeypatch):
+    """A policy by layers 1 to 6 does not have to fit a profile that leaves it out."""
+    params = tiny_params()
+    params["variants"]["grouped"] = {
+        "policy": "group",
+        "groups": [{"layers": [1, 2, 3, 4, 5, 6], "threshold": "mean"}],
+    }
+    other = copy.deepcopy(params["profiles"]["tiny"]) | {"variants": ["fp32", "budget"]}
+    other["model"]["base_channels"] = 8
+    params["profiles"]["other"] = other
+    names = {4: list("123456"), 8: ["first", "last"]}
+    monkeypatch.setattr(families, "groups", lambda settings: names[settings.base_channels])
+    assert "grouped" in load(write(tmp_path, params)).variants
+    other["variants"].append("grouped")
+    with pytest.raises(LaqfiError, match=r"variants\.grouped\.groups: .*allowed is each of \['first', 'last'\] once"):
+        load(write(tmp_path, params))

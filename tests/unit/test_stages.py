@@ -22,7 +22,7 @@ from laqfi.report.differences import against_fp32
 from laqfi.report.numbers import rounded
 from laqfi.report.verdicts import fid_band, verdict
 from laqfi.stages import command
-from laqfi.stages.controls import controls
+from laqfi.stages.controls import controls, first_images
 from laqfi.stages.curvature import curvature
 from laqfi.stages.dataset import dataset
 from laqfi.stages.evaluate import evaluate
@@ -312,6 +312,27 @@ def test_the_report_walks_the_variants_in_params_and_not_the_folder(done, tmp_pa
     assert "ratio" not in (tmp_path / "summary.md").read_text()
 
 
+@pytest.mark.parametrize("file", ["evaluate/ratio.json", "controls.json"])
+def test_results_of_other_seeds_are_not_paired(done, tmp_path, file):
+    """As many seeds, so that all shapes fit."""
+    path = done.root / file
+    before = path.read_text()
+    files.write_json(path, files.read_json(path) | {"seeds": [0, 7]})
+    try:
+        with pytest.raises(LaqfiError, match=r"json: was drawn from the seeds \[0, 7\], allowed is"):
+            write_report(done, done.params.variants, tmp_path)
+    finally:
+        path.write_text(before)
+
+
+def test_fisher_maps_that_end_before_the_last_timestep_are_refused(done, tmp_path):
+    maps, header = files.read_tensors(done.fisher)
+    files.write_tensors(tmp_path / "fisher.safetensors", maps, header | {"bins": [1]})
+    other = SimpleNamespace(**vars(done) | {"fisher": tmp_path / "fisher.safetensors"})
+    with pytest.raises(LaqfiError, match="has 100 timesteps, the bins of its Fisher maps end at 1"):
+        quantize_variant(other, done.params.variants["ratio"], tmp_path / "out", tmp_path / "choices")
+
+
 def test_fisher_of_another_model_is_refused(done, tmp_path):
     table = files.read_json(done.table)
     table["empirical"]["tensors"]["layers.9.weight"] = {"mean": [1.0] * 3, "standard_error": [0.0] * 3}
@@ -554,3 +575,19 @@ def test_a_training_that_was_stopped_goes_on_only_with_the_same_versions_and_set
     }
     assert len(names) == 5
     assert fingerprint(blocks, 1, dict(VERSIONS), done.dataset) in names
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x[:1], lambda x: x[:, :9], lambda x: x[..., :4], lambda x: x.astype(np.float64)]
+)
+def test_images_of_fp32_that_are_not_those_the_controls_pair_with_are_refused(tmp_path, change):
+    path = tmp_path / "fp32.npz"
+    files.write_arrays(path, images=change(np.zeros((2, 12, 1, 8, 8), np.uint8)))
+    with pytest.raises(LaqfiError):
+        first_images(path, 2, 10, (1, 8, 8))
+
+
+def test_the_controls_take_the_first_images_of_fp32(tmp_path):
+    images = np.arange(2 * 12 * 64).astype(np.uint8).reshape(2, 12, 1, 8, 8)
+    files.write_arrays(tmp_path / "fp32.npz", images=images)
+    assert np.array_equal(first_images(tmp_path / "fp32.npz", 2, 10, (1, 8, 8)), images[:, :10])

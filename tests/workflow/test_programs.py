@@ -106,6 +106,14 @@ def test_versions_decide_programs_in_whatever_order_they_are_written(package):
     assert set(found.values()).isdisjoint(program.programs({"numpy": "2", "torch": "1"}).values())
 
 
+def test_of_the_two_sides_of_type_checking_the_one_that_runs_counts(tmp_path):
+    file = tmp_path / "one.py"
+    file.write_text(
+        "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    import laqfi.api\nelse:\n    import laqfi.records\n"
+    )
+    assert {path.name for path in program.imported(file)} == {"__init__.py", "records.py"}
+
+
 def test_a_source_file_that_is_no_python_is_named(package):
     (package / "base/errors.py").write_text("def :\n")
     with pytest.raises(LaqfiError, match=r"base/errors\.py: not valid Python \(invalid syntax"):
