@@ -86,7 +86,10 @@ def sites(file: Path) -> Iterator[list[tuple[str, int]]]:
 def mutant(file: Path, name: str, occurrence: int) -> Mutant | None:
     """None where the replacement does not parse or changes nothing."""
     source = file.read_text()
-    code = mutate_code(source, OPERATORS[name], occurrence)
+    try:
+        code = mutate_code(source, OPERATORS[name], occurrence)
+    except AttributeError:  # cosmic-ray replaces no exception with a dotted name
+        return None
     try:
         if ast.dump(ast.parse(code)) == ast.dump(ast.parse(source)):
             return None
