@@ -129,3 +129,18 @@ def test_accuracy_is_the_share_of_right_answers_at_every_batch_size(batch_size):
     nn.init.eye_(identity.weight)
     scores = torch.eye(3)[[0, 1, 2, 2, 1]]
     assert accuracy(identity, scores, torch.tensor([0, 1, 2, 0, 0]), batch_size) == pytest.approx(0.6)
+
+
+def test_the_learning_rate_falls_to_zero_with_the_last_batch(monkeypatch):
+    made = []
+
+    class Watched(torch.optim.lr_scheduler.CosineAnnealingLR):
+        def __init__(self, *arguments):
+            made.append(self)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(torch.optim.lr_scheduler, "CosineAnnealingLR", Watched)
+    settings = Classifier(network="classifier", epochs=3, batch_size=4, lr=0.01, seed=0)
+    fit(FeatureNet(1, 8, 2), torch.rand(10, 1, 8, 8) * 2 - 1, torch.arange(10) % 2, settings)
+    assert made[0].last_epoch == made[0].T_max == 3 * 3
+    assert made[0].get_last_lr()[0] == pytest.approx(0, abs=1e-12)
