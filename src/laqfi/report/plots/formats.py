@@ -44,7 +44,8 @@ def over_bound(allocations: dict[str, Allocation]) -> Figure:
 
 def predicted_against_measured(points: dict[str, tuple[float, float]]) -> Figure:
     """Mean squared change of the noise, predicted by the Fisher information and measured; one point per variant."""
-    title = f"Predicted and measured change of the noise (Spearman's ρ = {noise.spearman(points):.3f})"
+    found = noise.spearman(points)
+    title = "Predicted and measured change of the noise" + (f" (Spearman's ρ = {found.rho:.3f})" if found else "")
     figure, axis = axes(8.5, 7, title, "predicted mean squared change per pixel", "measured on held-out images")
     for place, (name, point) in enumerate(points.items()):
         axis.plot(*point, label=name, linestyle="", **look(place))

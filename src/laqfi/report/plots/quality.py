@@ -1,5 +1,7 @@
 """Figures of size against quality: of the variants, and of the controls of the same size."""
 
+import math
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -53,7 +55,9 @@ def size_against_psnr(variants: dict[str, JudgedVariant], controls: list[JudgedC
     """How many times smaller against PSNR: every variant, the front they make, and the controls beside it."""
     figure, axis = axes(12, 7, "Size against fidelity to FP32's images", "times smaller than FP32", "PSNR in dB")
     points = {
-        name: (one.times_smaller, one.measured.psnr) for name, one in variants.items() if one.measured.psnr is not None
+        name: (one.times_smaller, one.images.fidelity.median.value)
+        for name, one in variants.items()
+        if math.isfinite(one.images.fidelity.median.value)
     }
     front = pareto_front(list(points.values()))
     axis.plot([size for size, _ in front], [psnr for _, psnr in front], color="#999999", label="Pareto front")
@@ -62,7 +66,9 @@ def size_against_psnr(variants: dict[str, JudgedVariant], controls: list[JudgedC
     others = by_importance([row for row in controls if row.importance != "fisher"])
     for place, (title, rows) in enumerate(others.items()):
         style = look(place) | {"fillstyle": "none", "color": "#555555", "linestyle": ""}
-        axis.plot([r.ratio for r in rows], [r.stored.psnr for r in rows], label=f"control: {title}", **style)
+        axis.plot(
+            [r.ratio for r in rows], [r.judged.fidelity.median.value for r in rows], label=f"control: {title}", **style
+        )
     log_sizes(axis, (1, 1.5, 2, 3, 5, 7))
     figure.legend(loc="outside lower center", ncols=6)
     return figure
@@ -76,8 +82,8 @@ def control_lines(controls: list[JudgedControl]) -> Figure:
     label(paired, "Difference in FID, same noise", "times smaller than FP32", "FID − FID of FP32 (95 % interval)")
     for place, (title, rows) in enumerate(by_importance(controls).items()):
         style = look(place) | {"label": title}
-        known = [row for row in rows if row.stored.psnr is not None]
-        fidelity.plot([row.ratio for row in known], [row.stored.psnr for row in known], **style)
+        known = [row for row in rows if math.isfinite(row.judged.fidelity.median.value)]
+        fidelity.plot([row.ratio for row in known], [row.judged.fidelity.median.value for row in known], **style)
         found = [row.judged.difference for row in rows]
         spreads = np.hstack([spread(one) for one in found])
         paired.errorbar([row.ratio for row in rows], [one.mean for one in found], spreads, capsize=3, **style)
