@@ -35,8 +35,8 @@ class KernelReference:
 def jackknife_kid(features: np.ndarray, reference: KernelReference, groups: int) -> Jackknifed:
     """Unbiased squared maximum mean discrepancy of features [N, D], whole and without each group of samples.
 
-    The groups are the consecutive ones of `jackknife_fid`, so that differences between variants of the same noise stay paired. All
-    samples stand in one block, which has less variance than the mean over blocks of the paper.
+    The groups are the consecutive ones of `jackknife_fid`, so that differences between variants of the same noise stay
+    paired. All samples stand in one block, which has less variance than the mean over blocks of the paper.
     """
     parts = np.array_split(features, groups)
     counts = np.array([len(part) for part in parts])

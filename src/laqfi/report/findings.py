@@ -143,7 +143,7 @@ def floats(uniform: dict[str, AgainstUniform]) -> Finding | None:
     )
     text = (
         f"of the policies that keep some tensors in FP32 and the others in half precision, {which} differ in FID from"
-        f" `{control}`, which keeps none; all intervals lie within ± {max(ends):.3f}, for up to {largest:.1f} × its bytes"
+        f" `{control}`, which keeps none; all intervals lie within ± {max(ends):.3f}; up to {largest:.1f} × its bytes"
     )
     return Finding(sentence_of([text]), "Differ: the interval that holds for the whole table leaves out zero.")
 
