@@ -84,8 +84,8 @@ class Interval(Record):
         return self
 
 
-class Fid(Interval):
-    """An FID over seeds, with what paired differences are made of: its values with each group of images left out.
+class Jackknife(Interval):
+    """A measure over seeds, with what paired differences are made of: its values with each group of images left out.
 
     per_seed: [seeds]; left_out: [seeds, groups].
     """
@@ -100,13 +100,28 @@ class Fid(Interval):
         return self
 
 
+SquaredErrors = Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)]
+
+
 class Quality(Record):
-    """Quality of `images` images for each seed; `psnr` is to FP32's images of the same noise, in dB, None if equal."""
+    """Quality of `images` images of `pixels` values for each seed, and their squared error to FP32's of the same noise.
+
+    `fid_again`: by a second feature network, None where there is none. squared_error: [seeds][images], summed over the
+    pixels (0 to 255) of an image.
+    """
 
     images: Count
-    fid: Fid
-    kid: float
-    psnr: float | None
+    pixels: Count
+    fid: Jackknife
+    fid_again: Jackknife | None
+    kid: Jackknife
+    squared_error: SquaredErrors
+
+    @model_validator(mode="after")
+    def one_error_for_each_image(self):
+        if [len(errors) for errors in self.squared_error] != [self.images] * len(self.fid.per_seed):
+            raise ValueError(f"squared_error holds not {self.images} errors for each of {len(self.fid.per_seed)} seeds")
+        return self
 
 
 class Evaluation(Quality):
@@ -189,11 +204,12 @@ class ControlTable(Record):
 
 
 class Floor(Record):
-    """FID and KID of `images` held-out real images against the training images."""
+    """FID and KID of `images` held-out real images against the training images; `fid_again` as in Quality."""
 
     images: Count
     fid: Interval
-    kid: float
+    fid_again: Interval | None
+    kid: Interval
 
 
 class Floors(Floor):
@@ -208,12 +224,12 @@ class ImageCounts(Record):
 
 
 class FeatureNetwork(Record):
-    """The frozen network that images are judged by; `accuracy` is on held-out images, None if it was not trained."""
+    """The frozen networks that images are judged by; `accuracy` of each trained one, on held-out images."""
 
     dataset: str
     network: str
     images: ImageCounts
-    accuracy: Annotated[float, Field(ge=0, le=1)] | None
+    accuracy: list[Annotated[float, Field(ge=0, le=1)]]
     sha256: str
 
 

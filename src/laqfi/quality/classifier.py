@@ -26,6 +26,7 @@ class FeatureNet(nn.Module):
 
     def __init__(self, channels: int, side: int, classes: int):
         super().__init__()
+        self.image, self.classes = [channels, side], classes
         blocks, width = convolution(channels, 32), 32
         for _ in range(int(math.log2(side // SMALLEST))):
             blocks += [nn.MaxPool2d(2), *convolution(width, 64)]
@@ -51,16 +52,16 @@ def shift(x: Tensor, rows: int, columns: int) -> Tensor:
     return padded[..., margin + rows : margin + rows + height, margin + columns : margin + columns + width]
 
 
-def fit(network: FeatureNet, images: Tensor, labels: Tensor, settings: "Classifier") -> None:
+def fit(network: FeatureNet, images: Tensor, labels: Tensor, settings: "Classifier", seed: int) -> None:
     """Cross-entropy with Adam, cosine learning rate and random shifts; images [N, C, H, W] in [-1, 1]."""
     device = next(network.parameters()).device
-    random = generator("classifier", settings.seed)
+    random = generator("classifier", seed)
     reach = images.shape[-1] // 8
     per_epoch = math.ceil(len(images) / settings.batch_size)
     # Fused: the other implementation takes `torch.sqrt`, whose last digit depends on the processor.
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * per_epoch)
-    torch.manual_seed(derive_seed("classifier dropout", settings.seed))
+    torch.manual_seed(derive_seed("classifier dropout", seed))
     network.train()
     for _ in tqdm(range(settings.epochs), "features", unit="epoch"):
         for batch in torch.from_numpy(random.permutation(len(images))).split(settings.batch_size):

@@ -74,9 +74,23 @@ def classifier(state: dict[str, Tensor], metadata: dict, path: Path) -> FeatureN
     return network
 
 
-def load(path: Path, device: torch.device, batch_size: int = 500) -> Extractor:
-    """The frozen network of a features file: uint8 [N, C, H, W] to float64 [N, D]."""
-    state, metadata = files.read_tensors(path)
+def load(path: Path, device: torch.device) -> list[Extractor]:
+    """The frozen networks of a features file, each from uint8 [N, C, H, W] to float64 [N, D]."""
+    tensors, metadata = files.read_tensors(path)
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        place, _, rest = name.partition(".")
+        states.setdefault(place, {})[rest] = tensor
+    if list(states) != [str(place) for place in range(len(states))] or not states:
+        raise LaqfiError(
+            f"{path}: holds the networks {list(states)}, allowed are 0, 1, … by the beginning of each name"
+        )
+    return [extractor(state, metadata, path, device) for state in states.values()]
+
+
+def extractor(
+    state: dict[str, Tensor], metadata: dict, path: Path, device: torch.device, batch_size: int = 500
+) -> Extractor:
     size = None  # Inception takes any
     if metadata.get("network") == "inception":
         try:

@@ -4,43 +4,62 @@ from pathlib import Path
 
 import numpy as np
 
+from laqfi import records
 from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
 from laqfi.quality import features, statistics
-from laqfi.records import Quality
+from laqfi.quality.fidelity import squared_errors
+from laqfi.quality.kernel import KernelReference, jackknife_kid
 
 
 class Judge:
-    """The frozen feature network and the statistics of the real images.
+    """The frozen feature networks and the statistics of the real images.
 
-    `groups`: of the jackknife. That the two are of one network is seen when the first images are judged: LaqfiError.
+    The first network gives FID and KID, a second one, where there is one, an FID beside them. `groups`: of the
+    jackknife. Raises LaqfiError if networks and statistics are not of one another.
     """
 
     def __init__(self, network: Path, reference: Path, groups: int):
-        self.extract = features.load(network, default_device())
-        real = files.read_arrays(reference, "mean", "covariance", "kid_features")
-        self.target = statistics.Reference.of(real["mean"], real["covariance"])
-        self.real = real["kid_features"].astype(np.float64)
+        self.extractors = features.load(network, default_device())
+        real = files.read_arrays(reference, "mean", "covariance", "kid_features", "kid_within")
+        if len(real["mean"]) != len(self.extractors):
+            raise LaqfiError(
+                f"{reference}: is of {len(real['mean'])} networks, allowed are the {len(self.extractors)} of {network}"
+            )
+        pairs = zip(real["mean"], real["covariance"], strict=True)
+        self.targets = [statistics.Reference.of(mean, covariance) for mean, covariance in pairs]
+        self.kernel = KernelReference(real["kid_features"].astype(np.float64), float(real["kid_within"]))
         self.network, self.reference, self.groups = network, reference, groups
 
-    def jackknife(self, features: np.ndarray) -> statistics.Jackknifed:
-        if features.shape[1] != len(self.target.mean):
+    def extract(self, images: np.ndarray) -> list[np.ndarray]:
+        """Features [N, D] of uint8 images [N, C, H, W] by each network."""
+        found = [extract(images) for extract in self.extractors]
+        if found[0].shape[1] != len(self.targets[0].mean):
             raise LaqfiError(
-                f"{self.reference}: has {len(self.target.mean)} features,"
-                f" allowed are the {features.shape[1]} of {self.network}"
+                f"{self.reference}: has {len(self.targets[0].mean)} features,"
+                f" allowed are the {found[0].shape[1]} of {self.network}"
             )
-        return statistics.jackknife_fid(features, self.target, self.groups)
+        return found
 
-    def quality(self, images: np.ndarray, base_images: np.ndarray) -> Quality:
-        """FID and KID of the images over all seeds, and their PSNR to FP32's.
+    def fids(self, seeds: list[list[np.ndarray]]) -> list[records.Jackknife]:
+        """By each network, of the features of every seed."""
+        return [
+            statistics.record_of([statistics.jackknife_fid(one, target, self.groups) for one in by_seed])
+            for target, by_seed in zip(self.targets, zip(*seeds, strict=True), strict=True)
+        ]
 
-        images, base_images: uint8 [seeds, N, C, H, W] from the same noise.
-        """
+    def quality(self, images: np.ndarray, base_images: np.ndarray) -> records.Quality:
+        """What is measured of uint8 images [seeds, N, C, H, W], and how far they are from FP32's of the same noise."""
         seeds = [self.extract(seed) for seed in images]
-        return Quality(
+        fid, *again = self.fids(seeds)
+        kid = statistics.record_of([jackknife_kid(seed[0], self.kernel, self.groups) for seed in seeds])
+        errors = squared_errors(images, base_images)
+        return records.Quality(
             images=images.shape[1],
-            fid=statistics.fid_of([self.jackknife(seed) for seed in seeds]),
-            kid=float(np.mean([statistics.kid(seed, self.real) for seed in seeds])),
-            psnr=statistics.psnr(images, base_images),
+            pixels=int(np.prod(images.shape[2:])),
+            fid=fid,
+            fid_again=again[0] if again else None,
+            kid=kid,
+            squared_error=errors.tolist(),
         )

@@ -2,17 +2,25 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from laqfi.base.block import Block, Count, LearningRate, Seed, Timesteps
 
 
+def each_once(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds is {seeds}, allowed is each once")
+    return seeds
+
+
 class Classifier(Block):
+    """A network is trained for each of `seeds`: the first judges, a second shows how much that depends on it."""
+
     network: Literal["classifier"]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     batch_size: Count
     lr: LearningRate
-    seed: Seed
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=2), AfterValidator(each_once)]
 
 
 class Inception(Block):

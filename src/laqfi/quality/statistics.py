@@ -1,11 +1,11 @@
-"""Image-quality measures and their sampling errors, on features [N, D] in float64 and on uint8 images."""
+"""The Fréchet distance of images and its sampling error, on features [N, D] in float64."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
 
-from laqfi.records import Fid, Interval
+from laqfi.records import Interval, Jackknife
 
 CONFIDENCE = 0.95
 
@@ -73,18 +73,35 @@ def jackknife_fid(features: np.ndarray, reference: Reference, groups: int) -> Ja
     return Jackknifed(fid(n, total, product), np.array(rest))
 
 
-def interval(runs: list[Jackknifed]) -> Interval:
-    """Mean over independent runs (seeds) and its confidence interval.
+def standard_error(runs: list[Jackknifed]) -> float:
+    """Of the mean over independent runs (seeds).
 
     Delete-a-group jackknife (Kott 2001): the variance of one run is (K-1)/K Σ_k (θ_(-k) - mean)², and the
     runs are independent, so the variance of their mean is the sum over runs divided by S².
     """
-    mean = float(np.mean([run.value for run in runs]))
+    return float(np.sqrt((deviations(runs) ** 2).sum()))
+
+
+def deviations(runs: list[Jackknifed]) -> np.ndarray:
+    """[S * K]: what each group adds to the error of the mean over runs; their squares add up to its variance."""
     groups = len(runs[0].left_out)
-    variances = [(groups - 1) / groups * ((r.left_out - r.left_out.mean()) ** 2).sum() for r in runs]
-    error = np.sqrt(np.sum(variances)) / len(runs)
-    half = float(stdtrit(len(runs) * (groups - 1), (1 + CONFIDENCE) / 2) * error)
+    scale = np.sqrt((groups - 1) / groups) / len(runs)
+    return np.concatenate([scale * (run.left_out - run.left_out.mean()) for run in runs])
+
+
+def degrees_of_freedom(runs: list[Jackknifed]) -> int:
+    return len(runs) * (len(runs[0].left_out) - 1)
+
+
+def around(runs: list[Jackknifed], quantile: float) -> Interval:
+    """Mean over independent runs, and so many standard errors to both sides."""
+    mean, half = float(np.mean([run.value for run in runs])), quantile * standard_error(runs)
     return Interval(mean=mean, low=mean - half, high=mean + half)
+
+
+def interval(runs: list[Jackknifed]) -> Interval:
+    """Mean over independent runs (seeds) and its confidence interval by Student's t."""
+    return around(runs, float(stdtrit(degrees_of_freedom(runs), (1 + CONFIDENCE) / 2)))
 
 
 def paired_difference(runs: list[Jackknifed], others: list[Jackknifed]) -> list[Jackknifed]:
@@ -92,38 +109,14 @@ def paired_difference(runs: list[Jackknifed], others: list[Jackknifed]) -> list[
     return [Jackknifed(r.value - o.value, r.left_out - o.left_out) for r, o in zip(runs, others, strict=True)]
 
 
-def fid_of(runs: list[Jackknifed]) -> Fid:
+def record_of(runs: list[Jackknifed]) -> Jackknife:
     """The runs as a record from which `runs_of` makes them again, to be paired with runs on the same noise."""
-    return Fid(
+    return Jackknife(
         **interval(runs).model_dump(),
         per_seed=[run.value for run in runs],
         left_out=[run.left_out.tolist() for run in runs],
     )
 
 
-def runs_of(fid: Fid) -> list[Jackknifed]:
-    return [Jackknifed(value, np.array(rest)) for value, rest in zip(fid.per_seed, fid.left_out, strict=True)]
-
-
-def kid(features: np.ndarray, reference: np.ndarray, block: int = 1000) -> float:
-    """Kernel inception distance (Bińkowski et al. 2018): unbiased MMD² of the cubic kernel, mean over blocks."""
-    blocks = max(1, min(len(features), len(reference)) // block)
-    pairs = zip(np.array_split(features, blocks), np.array_split(reference, blocks), strict=True)
-    return float(np.mean([polynomial_mmd2(x, y) for x, y in pairs]))
-
-
-def polynomial_mmd2(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased squared maximum mean discrepancy under (x·y / D + 1)³."""
-
-    def off_diagonal_mean(a: np.ndarray) -> float:
-        kernel = (a @ a.T / a.shape[1] + 1) ** 3
-        return (kernel.sum() - np.trace(kernel)) / (len(a) * (len(a) - 1))
-
-    cross = ((x @ y.T / x.shape[1] + 1) ** 3).mean()
-    return float(off_diagonal_mean(x) + off_diagonal_mean(y) - 2 * cross)
-
-
-def psnr(images: np.ndarray, originals: np.ndarray) -> float | None:
-    """Peak signal-to-noise ratio in dB of all uint8 images together; None where they equal the originals."""
-    mse = np.mean((images.astype(np.float64) - originals) ** 2)
-    return None if mse == 0 else float(10 * np.log10(255**2 / mse))
+def runs_of(record: Jackknife) -> list[Jackknifed]:
+    return [Jackknifed(value, np.array(rest)) for value, rest in zip(record.per_seed, record.left_out, strict=True)]

@@ -1,33 +1,76 @@
 """Every difference of a run, formed from what was measured: to FP32, to one float format for all, to Fisher's choice.
 
-A difference in FID is always paired: both sides drew from the same noise, seed by seed and image by image.
+A difference is always paired: both sides drew from the same noise, seed by seed and image by image. The differences
+of one table are one family: their verdicts go by intervals that hold for all of them at once.
 """
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-from laqfi.quality import statistics
-from laqfi.records import Allocation, ControlTable, Evaluation, Fid, Interval, Quality, StoredQuality
+from laqfi.quality import fidelity, simultaneous, statistics
+from laqfi.quality.fidelity import Fidelity, Median
+from laqfi.records import Allocation, ControlTable, Evaluation, Interval, Jackknife, Quality, StoredQuality
 from laqfi.report.verdicts import fid_band, size_band, verdict
 
+Name = TypeVar("Name", bound=Hashable)
 
-def difference(fid: Fid, control: Fid) -> Interval:
-    """`fid` minus `control`."""
-    return statistics.interval(statistics.paired_difference(statistics.runs_of(fid), statistics.runs_of(control)))
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference with its own 95 % interval, and with the one that holds for its whole table at once."""
+
+    plain: Interval
+    simultaneous: Interval
+
+
+def paired(one: Jackknife, control: Jackknife) -> list[statistics.Jackknifed]:
+    return statistics.paired_difference(statistics.runs_of(one), statistics.runs_of(control))
+
+
+def family(pairs: Mapping[Name, tuple[Jackknife, Jackknife]]) -> dict[Name, Difference]:
+    """Every first minus its second, as one family of comparisons."""
+    runs = {name: paired(*pair) for name, pair in pairs.items()}
+    wide = simultaneous.intervals(runs)
+    return {name: Difference(statistics.interval(one), wide[name]) for name, one in runs.items()}
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The quality of some images, and the difference in FID to FP32's from the same noise with the words for it."""
+    """The quality of some images beside FP32's of the same noise.
+
+    `difference`: of the FID, with its own interval; `simultaneous`: with that of the whole table, by which the verdict
+    goes. `kid_difference` and `again`, the FID by the second feature network, are families of their own.
+    """
 
     quality: Quality
+    fidelity: Fidelity
     difference: Interval
+    simultaneous: Interval
     verdict: str
     band: str
+    kid_difference: Difference
+    again: Difference | None
 
-    @classmethod
-    def against(cls, quality: Quality, base: Quality) -> "Judged":
-        found = difference(quality.fid, base.fid)
-        return cls(quality, found, verdict(found), fid_band(quality.fid.mean, base.fid.mean))
+
+def judged(measured: Mapping[Name, Quality], base: Quality) -> dict[Name, Judged]:
+    """One table of images beside those of `base`, which is FP32."""
+    fids = family({name: (one.fid, base.fid) for name, one in measured.items()})
+    kids = family({name: (one.kid, base.kid) for name, one in measured.items()})
+    again = family({name: (one.fid_again, base.fid_again) for name, one in measured.items() if one.fid_again})
+    return {
+        name: Judged(
+            quality=one,
+            fidelity=fidelity.fidelity(one.squared_error, one.pixels),
+            difference=fids[name].plain,
+            simultaneous=fids[name].simultaneous,
+            verdict=verdict(fids[name].simultaneous),
+            band=fid_band(one.fid.mean, base.fid.mean),
+            kid_difference=kids[name],
+            again=again.get(name),
+        )
+        for name, one in measured.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -46,15 +89,22 @@ class JudgedVariant:
 
 
 def against_fp32(evaluations: dict[str, Evaluation]) -> dict[str, JudgedVariant]:
-    """Every variant beside the one called fp32."""
+    """Every variant beside the one called fp32; each headline is a table of its own."""
     base = evaluations["fp32"]
+    images = judged(evaluations, base)
+    again = {
+        headline: judged(
+            {name: one.headlines[headline] for name, one in evaluations.items() if headline in one.headlines}, found
+        )
+        for headline, found in base.headlines.items()
+    }
 
-    def judged(one: Evaluation) -> JudgedVariant:
+    def beside(name: str, one: Evaluation) -> JudgedVariant:
         reduction = 1 - one.bytes / base.bytes
-        headlines = {name: Judged.against(found, base.headlines[name]) for name, found in one.headlines.items()}
-        return JudgedVariant(one, reduction, size_band(reduction), Judged.against(one, base), headlines)
+        headlines = {headline: rows[name] for headline, rows in again.items() if name in rows}
+        return JudgedVariant(one, reduction, size_band(reduction), images[name], headlines)
 
-    return {name: judged(one) for name, one in evaluations.items()}
+    return {name: beside(name, one) for name, one in evaluations.items()}
 
 
 @dataclass(frozen=True)
@@ -68,29 +118,58 @@ class JudgedControl:
 
 
 def controls_against_fp32(table: ControlTable) -> list[JudgedControl]:
+    fitting = {(row.ratio, row.importance): row.found for row in table.rows if row.found}
+    found = judged(fitting, table.base)
     return [
-        JudgedControl(row.ratio, row.importance, row.found, row.found and Judged.against(row.found, table.base))
+        JudgedControl(row.ratio, row.importance, row.found, found.get((row.ratio, row.importance)))
         for row in table.rows
     ]
 
 
-def controls_against_fisher(table: ControlTable) -> dict[float, dict[str, Interval | None]]:
-    """By size limit and importance, the control's FID minus that of the Fisher information's choice of the same bytes.
+@dataclass(frozen=True)
+class AgainstFisher:
+    """A control beside the Fisher information's choice of the same bytes.
+
+    `difference`: its FID minus that of Fisher. `gain`: by how many dB the median image of Fisher's choice is nearer to
+    FP32's, in an interval wide enough for all comparisons of the table at once (Bonferroni).
+    """
+
+    difference: Difference
+    gain: Median
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.difference.simultaneous, "Fisher")
+
+    @property
+    def nearer(self) -> str:
+        """Whose images are nearer to FP32's."""
+        if self.gain.low <= 0 <= self.gain.high:
+            return "neither"
+        return "Fisher" if self.gain.low > 0 else "control"
+
+
+def controls_against_fisher(table: ControlTable) -> dict[float, dict[str, AgainstFisher | None]]:
+    """By size limit and importance, the control beside the Fisher information's choice of the same bytes.
 
     A limit that the Fisher information's choice cannot meet is left out; None is a control that cannot meet it.
     """
-    by_ratio: dict[float, dict[str, StoredQuality | None]] = {}
-    for row in table.rows:
-        by_ratio.setdefault(row.ratio, {})[row.importance] = row.found
-    return {
-        ratio: {
-            importance: found and difference(found.fid, rows["fisher"].fid)
-            for importance, found in rows.items()
-            if importance != "fisher"
-        }
-        for ratio, rows in by_ratio.items()
-        if rows.get("fisher")
+    fisher = {row.ratio: row.found for row in table.rows if row.importance == "fisher" and row.found}
+    cells = {
+        (row.ratio, row.importance): row.found
+        for row in table.rows
+        if row.importance != "fisher" and row.ratio in fisher
     }
+    pairs = {cell: (found, fisher[cell[0]]) for cell, found in cells.items() if found}
+    fids = family({cell: (found.fid, ours.fid) for cell, (found, ours) in pairs.items()})
+    confidence = 1 - (1 - statistics.CONFIDENCE) / max(1, len(pairs))
+    rows: dict[float, dict[str, AgainstFisher | None]] = {ratio: {} for ratio in fisher}
+    for cell in cells:
+        rows[cell[0]][cell[1]] = None
+    for cell, (found, ours) in pairs.items():
+        gain = fidelity.median_gain(ours.squared_error, found.squared_error, found.pixels, confidence)
+        rows[cell[0]][cell[1]] = AgainstFisher(fids[cell], gain)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -102,8 +181,11 @@ class AgainstUniform:
 
     control: str
     size: float
-    difference: Interval
-    verdict: str
+    difference: Difference
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.difference.simultaneous, self.control)
 
 
 def float_variants(allocations: dict[str, Allocation]) -> tuple[str | None, list[str]]:
@@ -121,8 +203,6 @@ def against_uniform(
     if control is None:
         return {}
 
-    def beside(one: Evaluation) -> AgainstUniform:
-        found = difference(one.fid, evaluations[control].fid)
-        return AgainstUniform(control, one.bytes / evaluations[control].bytes, found, verdict(found, control))
-
-    return {name: beside(evaluations[name]) for name in others}
+    base = evaluations[control]
+    found = family({name: (evaluations[name].fid, base.fid) for name in others})
+    return {name: AgainstUniform(control, evaluations[name].bytes / base.bytes, found[name]) for name in others}

@@ -1,13 +1,14 @@
 """What a reader must know to judge the tables: the list at the head of the page."""
 
 from laqfi.records import Evaluation, FeatureNetwork, Floors
-from laqfi.report.tables import fid_cell
+from laqfi.report.tables import fid_cell, interval_cell
 from laqfi.sampling.params import Described, Headline
 
 
 def facts(sample: Described, network: FeatureNetwork, floors: Floors, base: Evaluation) -> dict[str, str]:
     """By their titles; `base` is FP32."""
-    accuracy = "" if network.accuracy is None else f", {100 * network.accuracy:.2f} % right on held-out images"
+    rights = " and ".join(f"{100 * right:.2f} %" for right in network.accuracy)
+    accuracy = f", {rights} right on held-out images" if rights else ""
     return {
         "Data": f"{network.dataset}: {network.images.train:,} training and {network.images.test:,} held-out images",
         "Model": f"network of {sum(base.parameters.values()):,} parameters, {base.bytes / 2**20:.2f} MiB in FP32",
@@ -18,7 +19,8 @@ def facts(sample: Described, network: FeatureNetwork, floors: Floors, base: Eval
             for name, again in sample.headline.items()
         },
         "Features": f"{network.network}{accuracy}; SHA-256 {network.sha256[:16]}…",
-        "Real-vs-real floor": f"FID {fid_cell(floors.fid)}, KID {floors.kid:.3f} ({floors.images:,} held-out images)",
+        "Real-vs-real floor": f"FID {fid_cell(floors.fid)}, KID {interval_cell(floors.kid, 4)}"
+        f" ({floors.images:,} held-out images)",
         "FP32": f"FID {fid_cell(base.fid)}, mean over the seeds",
     }
 

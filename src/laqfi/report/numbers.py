@@ -2,38 +2,34 @@
 
 import math
 
-from laqfi.records import Allocation, ControlTable, Evaluation, Floors, Interval
+from laqfi.quality.fidelity import Median
+from laqfi.records import Allocation, ControlTable, Floors, Interval
 from laqfi.report import differences, noise
-from laqfi.report.differences import Judged, JudgedVariant
+from laqfi.report.differences import AgainstFisher, Difference, Judged, JudgedVariant
 
 DIGITS = 6  # significant digits: more is not reproducible between machines anyway
 
 
 def metrics(
-    evaluations: dict[str, Evaluation], allocations: dict[str, Allocation], floors: Floors, controls: ControlTable
+    variants: dict[str, JudgedVariant], allocations: dict[str, Allocation], floors: Floors, controls: ControlTable
 ) -> dict:
     """One block of numbers per variant, the real-vs-real floor, and both comparisons on the same noise."""
-    variants = differences.against_fp32(evaluations)
-    correlation = noise.spearman(noise.changes(evaluations, allocations))
+    uniform = differences.against_uniform({name: one.measured for name, one in variants.items()}, allocations)
     headlines = {
         name: {v: of_quality(one.headlines[name]) for v, one in variants.items() if name in one.headlines}
         for name in variants["fp32"].headlines
     }
     return {
-        "floor": {"kid": rounded(floors.kid), "fid": rounded(floors.fid.mean)}
-        | {key: rounded(getattr(floors.fid, key)) for key in ("low", "high")},
+        "floor": ends("fid", floors.fid) | ends("kid", floors.kid),
         "controls": of_controls(controls),
         "variants": {name: of_variant(one) | of_bits(allocations[name]) for name, one in variants.items()},
-        "against_uniform": {
-            name: of_interval(found.difference)
-            for name, found in differences.against_uniform(evaluations, allocations).items()
-        },
+        "against_uniform": {name: of_difference("fid_difference", found.difference) for name, found in uniform.items()},
         "against_fisher": {
-            f"ratio_{ratio:g}": {importance: of_interval(found) for importance, found in row.items() if found}
+            f"ratio_{ratio:g}": {importance: of_comparison(found) for importance, found in row.items() if found}
             for ratio, row in differences.controls_against_fisher(controls).items()
         },
         **({"headline": headlines} if headlines else {}),
-        **({} if math.isnan(correlation) else {"predicted_against_measured": {"spearman": rounded(correlation)}}),
+        **correlations(variants, allocations),
     }
 
 
@@ -41,13 +37,27 @@ def rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def of_interval(found: Interval) -> dict[str, float]:
-    return {"mean": rounded(found.mean), "low": rounded(found.low), "high": rounded(found.high)}
+def ends(name: str, found: Interval | Median) -> dict[str, float]:
+    """The value and the ends of its interval, those that are finite."""
+    value = found.value if isinstance(found, Median) else found.mean
+    numbers = {name: value, f"{name}_low": found.low, f"{name}_high": found.high}
+    return {key: rounded(number) for key, number in numbers.items() if math.isfinite(number)}
+
+
+def of_difference(name: str, found: Difference) -> dict[str, float]:
+    """With the ends of its own interval and, under `all`, those that hold for the whole table."""
+    wide = {f"{name}_all_low": found.simultaneous.low, f"{name}_all_high": found.simultaneous.high}
+    return ends(name, found.plain) | {key: rounded(number) for key, number in wide.items()}
+
+
+def of_comparison(found: AgainstFisher) -> dict[str, float]:
+    return of_difference("fid_difference", found.difference) | ends("median_psnr_gain", found.gain)
 
 
 def of_variant(variant: JudgedVariant) -> dict[str, float]:
     return {
         "bytes": variant.measured.bytes,
+        "file_bytes": variant.measured.file_bytes,
         "reduction_percent": rounded(100 * variant.reduction),
         "noise_mse": rounded(noise.mean(variant.measured.noise_mse.values())),
         **of_quality(variant.images),
@@ -55,11 +65,33 @@ def of_variant(variant: JudgedVariant) -> dict[str, float]:
 
 
 def of_quality(judged: Judged) -> dict[str, float]:
-    intervals = {"fid": judged.quality.fid, "fid_difference": judged.difference}
-    ends = {"": "mean", "_low": "low", "_high": "high"}
-    numbers = {f"{name}{end}": rounded(getattr(i, key)) for name, i in intervals.items() for end, key in ends.items()}
-    numbers["kid"] = rounded(judged.quality.kid)
-    return numbers | ({} if judged.quality.psnr is None else {"psnr": rounded(judged.quality.psnr)})
+    found = judged.fidelity
+    again = {} if judged.again is None else ends("fid_again", judged.quality.fid_again)
+    return (
+        ends("fid", judged.quality.fid)
+        | of_difference("fid_difference", Difference(judged.difference, judged.simultaneous))
+        | ends("kid", judged.quality.kid)
+        | of_difference("kid_difference", judged.kid_difference)
+        | again
+        | ends("median_psnr", found.median)
+        | ({"psnr": rounded(found.pooled)} if math.isfinite(found.pooled) else {})
+        | ends("tipped", found.tipped)
+    )
+
+
+def correlations(variants: dict[str, JudgedVariant], allocations: dict[str, Allocation]) -> dict[str, dict[str, float]]:
+    """How well the predicted change ranks the measured one, and the error of the median image; of enough variants."""
+    points = noise.changes({name: one.measured for name, one in variants.items()}, allocations)
+    images = noise.image_changes(points, {name: one.images.fidelity for name, one in variants.items()})
+    found = {
+        "predicted_against_measured": noise.spearman(points),
+        "predicted_against_images": noise.spearman(images),
+    }
+    return {
+        key: {"spearman": rounded(one.rho), "low": rounded(one.low), "high": rounded(one.high)}
+        for key, one in found.items()
+        if one
+    }
 
 
 def of_bits(allocation: Allocation) -> dict[str, float]:
@@ -71,10 +103,11 @@ def of_bits(allocation: Allocation) -> dict[str, float]:
 
 
 def of_controls(table: ControlTable) -> dict[str, dict]:
-    """PSNR and difference in FID to FP32 by importance and size limit, of those whose images differ from FP32's."""
+    """Median PSNR and difference in FID to FP32 by importance and size limit."""
     numbers: dict[str, dict] = {}
     for row in differences.controls_against_fp32(table):
-        if row.judged and row.stored.psnr is not None:
-            one = {"psnr": rounded(row.stored.psnr), "fid_difference": rounded(row.judged.difference.mean)}
+        if row.judged:
+            one = ends("median_psnr", row.judged.fidelity.median)
+            one["fid_difference"] = rounded(row.judged.difference.mean)
             numbers.setdefault(row.importance, {})[f"ratio_{row.ratio:g}"] = one
     return numbers

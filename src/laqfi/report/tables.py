@@ -2,94 +2,188 @@
 
 import csv
 import io
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
+from laqfi.quality.fidelity import Median
 from laqfi.records import Allocation, ControlTable, Evaluation, Floors, Interval
 from laqfi.report import differences, noise
-from laqfi.report.differences import JudgedVariant
+from laqfi.report.differences import AgainstFisher, Judged, JudgedVariant
 from laqfi.report.verdicts import short_verdict
 
-ONLY_IN_CSV = ("KID", "noise MSE")
+Row = dict[str, str]
+
+ONLY_IN_CSV = ("KID [95 % CI]", "KID − FP32 [95 % CI]", "PSNR of all", "noise MSE")
 IMPORTANCES = {"none": "squared error", "inverse": "inverse Fisher", "uniform": "same bits for all"}
+FAMILY = (
+    "Verdicts go by the intervals marked “all”: max-t over the whole table, so that with 95 % confidence none of its"
+    " verdicts is wrong. The narrower ones hold for one row alone; in a table of twenty about one of those leaves out"
+    " zero by chance."
+)
+BETTER = (
+    "Better than FP32 means nearer to the data by FID, not nearer to FP32: a change can move images towards the data's"
+    " statistics, most of all those of a model that was not trained to its end."
+)
 
 
-def variant_rows(variants: dict[str, JudgedVariant]) -> list[dict[str, str]]:
+@dataclass(frozen=True)
+class Table:
+    """Rows by their columns, and the rule by which its words were chosen."""
+
+    title: str
+    rows: list[Row]
+    rule: str = ""
+
+
+def variant_table(variants: dict[str, JudgedVariant]) -> Table:
     """One row per variant, in the order of params.yaml."""
-    return [
+    rows = [
         {
             "variant": name,
             "size": f"{one.measured.bytes / 2**20:.3f} MiB",
             "smaller by": smaller_by(one),
             "size band": one.size_band,
-            "FID [95 % CI]": fid_cell(one.measured.fid),
-            "FID − FP32 [95 % CI]": difference_cell(one.images.difference),
-            "verdict": one.images.verdict,
-            "FID band": one.images.band,
-            "KID": f"{one.measured.kid:.3f}",
-            "PSNR": psnr_cell(one.measured.psnr),
+            **quality_cells(one.images),
             "noise MSE": f"{noise.mean(one.measured.noise_mse.values()):.1e}",
         }
         for name, one in variants.items()
     ]
+    return Table("Every variant", rows, family_rule(one.images.verdict for one in variants.values()))
 
 
-def headline_rows(variants: dict[str, JudgedVariant], floors: Floors) -> list[dict[str, str]]:
+def headline_table(variants: dict[str, JudgedVariant], floors: Floors) -> Table:
     """One row for every variant of every headline; none where nothing is drawn again."""
-    return [
-        {
-            "drawn": name,
-            "variant": variant,
-            "smaller by": smaller_by(one),
-            "images per seed": f"{one.headlines[name].quality.images:,}",
-            "real-vs-real FID": f"{floors.headlines[name].fid.mean:.2f}",
-            "FID [95 % CI]": fid_cell(one.headlines[name].quality.fid),
-            "FID − FP32 [95 % CI]": difference_cell(one.headlines[name].difference),
-            "verdict": one.headlines[name].verdict,
-            "FID band": one.headlines[name].band,
-            "KID": f"{one.headlines[name].quality.kid:.3f}",
-            "PSNR": psnr_cell(one.headlines[name].quality.psnr),
-        }
-        for name in variants["fp32"].headlines
-        for variant, one in variants.items()
-        if name in one.headlines
+    again = [
+        (headline, name, one, one.headlines[headline])
+        for headline in variants["fp32"].headlines
+        for name, one in variants.items()
+        if headline in one.headlines
     ]
+    rows = [
+        {
+            "drawn": headline,
+            "variant": name,
+            "smaller by": smaller_by(one),
+            "images per seed": f"{found.quality.images:,}",
+            "real-vs-real FID": f"{floors.headlines[headline].fid.mean:.2f}",
+            **quality_cells(found),
+        }
+        for headline, name, one, found in again
+    ]
+    rule = family_rule(found.verdict for *_, found in again)
+    return Table("Drawn again, with more images or another sampler", rows, rule)
 
 
-def uniform_rows(evaluations: dict[str, Evaluation], allocations: dict[str, Allocation]) -> list[dict[str, str]]:
+def quality_cells(judged: Judged) -> Row:
+    """What every table says of some images beside FP32's."""
+    return {
+        "FID [95 % CI]": fid_cell(judged.quality.fid),
+        "FID − FP32 [95 % CI]": difference_cell(judged.difference),
+        "all": ends_cell(judged.simultaneous),
+        "verdict": judged.verdict,
+        "FID band": judged.band,
+        "KID [95 % CI]": interval_cell(judged.quality.kid, 4),
+        "KID − FP32 [95 % CI]": difference_cell(judged.kid_difference.plain, 4),
+        "median PSNR [95 % CI]": median_cell(judged.fidelity.median),
+        "other images": share_cell(judged.fidelity.tipped),
+        "PSNR of all": psnr_cell(judged.fidelity.pooled),
+    }
+
+
+def family_rule(verdicts: Iterable[str]) -> str:
+    return f"{FAMILY} {BETTER}" if any(word.startswith("better") for word in verdicts) else FAMILY
+
+
+def second_network_table(variants: dict[str, JudgedVariant]) -> Table:
+    """The FID of the same images by a second feature network; no rows where there is none."""
+    rows = [
+        {
+            "variant": name,
+            "FID, first network": fid_cell(one.measured.fid),
+            "FID, second network": fid_cell(one.measured.fid_again),
+            "FID − FP32, first": difference_cell(one.images.difference),
+            "FID − FP32, second": difference_cell(one.images.again.plain),
+            "verdict, first": short_verdict(one.images.simultaneous),
+            "verdict, second": short_verdict(one.images.again.simultaneous),
+        }
+        for name, one in variants.items()
+        if one.images.again
+    ]
+    rule = (
+        "The two networks differ only in the seed of their training. FIDs of two networks are in units of their own;"
+        " what carries over is their order and the verdicts, each by the intervals of its whole column."
+    )
+    return Table("The same images, judged by a second feature network", rows, rule)
+
+
+def uniform_table(evaluations: dict[str, Evaluation], allocations: dict[str, Allocation]) -> Table:
     """One row per variant that keeps some tensors in FP32, beside the one with every weight in FP16."""
-    return [
+    rows = [
         {
             "variant": name,
             "size, of the control's": f"{found.size:.2f} ×",
-            f"FID − FID of {found.control} [95 % CI]": difference_cell(found.difference),
+            f"FID − FID of {found.control} [95 % CI]": difference_cell(found.difference.plain),
+            "all": ends_cell(found.difference.simultaneous),
             "verdict": found.verdict,
         }
         for name, found in differences.against_uniform(evaluations, allocations).items()
     ]
+    return Table("FP16: does it matter which tensors stay in FP32?", rows, FAMILY)
 
 
-def control_rows(table: ControlTable) -> list[dict[str, str]]:
-    """One row per size limit, one column per importance: PSNR, and the difference in FID to FP32."""
-    by_ratio: dict[float, dict[str, str]] = {}
+def control_table(table: ControlTable) -> Table:
+    """One row per size limit, one column per importance: median PSNR, and the difference in FID to FP32."""
+    by_ratio: dict[float, Row] = {}
     for row in differences.controls_against_fp32(table):
         cell = "does not fit"
         if row.judged:
-            cell = f"{psnr_cell(row.stored.psnr)}, {row.judged.difference.mean + 0.0:+.2f}"  # + 0.0: no minus zero
-        column = IMPORTANCES.get(row.importance, row.importance)
-        by_ratio.setdefault(row.ratio, {"smaller by": f"{row.ratio:g} ×"})[column] = cell
-    return list(by_ratio.values())
+            difference = row.judged.difference.mean + 0.0  # no minus zero
+            cell = f"{median_cell(row.judged.fidelity.median)}, {difference:+.2f}"
+        by_ratio.setdefault(row.ratio, {"smaller by": f"{row.ratio:g} ×"})[importance(row.importance)] = cell
+    title = "The same size, formats chosen by other ideas of importance (median PSNR [95 % CI], FID − FP32)"
+    return Table(title, list(by_ratio.values()))
 
 
-def fisher_rows(table: ControlTable) -> list[dict[str, str]]:
+def fisher_table(table: ControlTable) -> Table:
     """One row per size limit, one column per control: its FID minus that of the Fisher information's choice."""
 
-    def cell(found: Interval | None) -> str:
-        return "does not fit" if found is None else f"{difference_cell(found, digits=2)} {short_verdict(found)}"
+    def cell(found: AgainstFisher) -> str:
+        return f"{difference_cell(found.difference.simultaneous, 2)} {short_verdict(found.difference.simultaneous)}"
 
+    title = "From which size on it matters which weights get more bits (FID of the control − FID of Fisher)"
+    return Table(title, fisher_rows(table, cell), "Intervals and words hold for the whole table at once (max-t, 95 %).")
+
+
+def gain_table(table: ControlTable) -> Table:
+    """One row per size limit, one column per control: by how much Fisher's median image is nearer to FP32's."""
+
+    def cell(found: AgainstFisher) -> str:
+        words = {"Fisher": "Fisher nearer", "control": "control nearer", "neither": "no difference"}
+        gain = found.gain
+        ends = f"[{decibels(gain.low)}, {decibels(gain.high)}]"
+        return f"{decibels(gain.value)} dB {ends} {words[found.nearer]}"
+
+    rule = (
+        "The median over images of PSNR with Fisher's choice minus PSNR with the control's, image by image of the same"
+        " noise; intervals of order statistics, wide enough for the whole table at once (Bonferroni, 95 %)."
+    )
+    return Table(
+        "By how many dB Fisher's choice is nearer to FP32's images than the control's", fisher_rows(table, cell), rule
+    )
+
+
+def fisher_rows(table: ControlTable, cell) -> list[Row]:
     return [
         {"smaller by": f"{ratio:g} ×", "mean bits": f"{32 / ratio:.1f}"}
-        | {IMPORTANCES.get(importance, importance): cell(found) for importance, found in row.items()}
+        | {importance(name): "does not fit" if found is None else cell(found) for name, found in row.items()}
         for ratio, row in differences.controls_against_fisher(table).items()
     ]
+
+
+def importance(name: str) -> str:
+    """What a reader calls an idea of importance."""
+    return IMPORTANCES.get(name, name)
 
 
 def smaller_by(variant: JudgedVariant) -> str:
@@ -97,16 +191,40 @@ def smaller_by(variant: JudgedVariant) -> str:
 
 
 def fid_cell(fid: Interval) -> str:
-    return f"{fid.mean:.2f} [{fid.low:.2f}, {fid.high:.2f}]"
+    return interval_cell(fid, 2)
 
 
-def psnr_cell(psnr: float | None) -> str:
-    return "identical" if psnr is None else f"{psnr:.1f} dB"
+def interval_cell(found: Interval, digits: int) -> str:
+    mean, low, high = (round(value, digits) + 0.0 for value in (found.mean, found.low, found.high))  # + 0.0: no -0
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def difference_cell(found: Interval, digits: int = 3) -> str:
-    mean, low, high = (round(value, digits) + 0.0 for value in (found.mean, found.low, found.high))  # + 0.0: no -0
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return f"{round(found.mean, digits) + 0.0:+.{digits}f} {ends_cell(found, digits)}"
+
+
+def ends_cell(found: Interval, digits: int = 3) -> str:
+    low, high = (round(value, digits) + 0.0 for value in (found.low, found.high))
+    return f"[{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def psnr_cell(psnr: float) -> str:
+    return "identical" if math.isinf(psnr) else f"{psnr:.1f} dB"
+
+
+def median_cell(found: Median) -> str:
+    """An end that is infinite is an image that equals FP32's."""
+    if math.isinf(found.value):
+        return "identical"
+    return f"{found.value:.1f} dB [{found.low:.1f}, {'identical' if math.isinf(found.high) else f'{found.high:.1f}'}]"
+
+
+def decibels(value: float) -> str:
+    return f"{round(value, 1) + 0.0:+.1f}".replace("inf", "∞")
+
+
+def share_cell(share: Interval) -> str:
+    return f"{100 * share.mean:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
 def as_csv(rows: list[dict[str, str]]) -> str:
@@ -124,6 +242,11 @@ def as_markdown(rows: list[dict[str, str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def summary_markdown(tables: dict[str, list[dict[str, str]]]) -> str:
-    """The tables by their titles; one without rows is left out."""
-    return "\n".join(f"{title}:\n\n{as_markdown(rows)}" for title, rows in tables.items() if rows)
+def summary_markdown(findings: list[str], tables: Iterable[Table]) -> str:
+    """The findings, and the tables by their titles with their rules; a table without rows is left out."""
+    blocks = ["Findings:\n\n" + "".join(f"- {sentence}\n" for sentence in findings)]
+    for table in tables:
+        if table.rows:
+            rule = f"\n{table.rule}\n" if table.rule else ""
+            blocks.append(f"{table.title}:\n\n{as_markdown(table.rows)}{rule}")
+    return "\n".join(blocks)

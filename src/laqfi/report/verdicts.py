@@ -22,7 +22,10 @@ def fid_band(fid: float, base: float) -> str:
 
 
 def verdict(difference: Interval, control: str = "FP32") -> str:
-    """What the interval of an FID minus that of `control` allows to say."""
+    """What the interval of an FID minus that of `control` allows to say.
+
+    In a table of many comparisons the interval has to be the simultaneous one, else some of them are wrong by chance.
+    """
     if difference.low == difference.high == 0:
         return f"identical to {control}"
     if difference.low <= 0 <= difference.high:

@@ -1,4 +1,4 @@
-"""Stage: the feature network, trained once (or fetched), frozen, and hashed."""
+"""Stage: the feature networks, trained once (or fetched), frozen, and hashed."""
 
 import tempfile
 from pathlib import Path
@@ -7,7 +7,6 @@ import torch
 
 from laqfi import records
 from laqfi.base import files
-from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
 from laqfi.base.pictures import from_uint8
 from laqfi.base.random import derive_seed
@@ -21,7 +20,10 @@ CLASSES = 1000  # more than any data set here: a wrong label must not ask for a 
 
 
 def feature_network(dataset: Dataset, features: Features, *, images: Path, network: Path, info: Path) -> None:
-    """Write the network as safetensors, and its held-out accuracy and SHA-256 as JSON."""
+    """Write the networks as safetensors, and their held-out accuracy and SHA-256 as JSON.
+
+    The names of the first network's tensors begin with `0.`, those of a second one with `1.`.
+    """
     arrays = files.read_arrays(images, "train_images", "train_labels", "test_images", "test_labels")
     for part in ("train", "test"):
         labels = arrays[f"{part}_labels"]
@@ -29,33 +31,36 @@ def feature_network(dataset: Dataset, features: Features, *, images: Path, netwo
             found = f"{labels.min()} to {labels.max()}"
             raise LaqfiError(f"{images}: {part}_labels holds {found}, allowed is 0 to {CLASSES - 1}")
     if isinstance(features, Classifier):
-        state, metadata, held_out = trained_classifier(features, arrays)
+        trained = [trained_classifier(features, seed, arrays) for seed in features.seeds]
+        states, accuracies = [one.state_dict() for one, _ in trained], [right for _, right in trained]
+        metadata = {"network": "classifier", "image": trained[0][0].image, "classes": trained[0][0].classes}
     else:
         with tempfile.TemporaryDirectory() as folder:
-            state = networks.fetch_inception(features.sha256, Path(folder))
-        metadata, held_out = {"network": "inception"}, None
-    files.write_tensors(network, state, metadata)
+            states = [networks.fetch_inception(features.sha256, Path(folder))]
+        metadata, accuracies = {"network": "inception"}, []
+    named = {f"{place}.{name}": tensor for place, state in enumerate(states) for name, tensor in state.items()}
+    files.write_tensors(network, named, metadata)
     written = records.FeatureNetwork(
         dataset=dataset.name,
         network=features.network,
         images=records.ImageCounts(train=len(arrays["train_images"]), test=len(arrays["test_images"])),
-        accuracy=held_out,
+        accuracy=accuracies,
         sha256=files.sha256(network),
     )
     records.write(info, written)
 
 
-def trained_classifier(settings: Classifier, arrays: dict) -> tuple[dict, dict, float]:
-    """State, metadata and held-out accuracy of a classifier trained on the training images."""
+def trained_classifier(settings: Classifier, seed: int, arrays: dict) -> tuple[FeatureNet, float]:
+    """A classifier trained on the training images, and its held-out accuracy.
+
+    On the CPU, on every machine: its bytes, and so what an FID means, are the same everywhere.
+    """
     images, test_images = (from_uint8(arrays[f"{part}_images"]) for part in ("train", "test"))
     labels, test_labels = (torch.from_numpy(arrays[f"{part}_labels"]) for part in ("train", "test"))
-    classes = int(labels.max()) + 1
-    image = [images.shape[1], images.shape[-1]]
-    torch.manual_seed(derive_seed("classifier weights", settings.seed))
-    network = FeatureNet(*image, classes).to(default_device())
-    fit(network, images, labels, settings)
-    metadata = {"network": "classifier", "image": image, "classes": classes}
-    return network.state_dict(), metadata, accuracy(network, test_images, test_labels)
+    torch.manual_seed(derive_seed("classifier weights", seed))
+    network = FeatureNet(images.shape[1], images.shape[-1], int(labels.max()) + 1)
+    fit(network, images, labels, settings, seed)
+    return network, accuracy(network, test_images, test_labels)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.random import generator
 from laqfi.quality import features, statistics
+from laqfi.quality.kernel import KernelReference, jackknife_kid, mean_within
 from laqfi.quality.params import Groups
 from laqfi.sampling.params import Draws
 from laqfi.stages import command
@@ -17,25 +18,36 @@ KID_IMAGES = 10_000
 
 
 def reference(sample: Draws, evaluate: Groups, *, dataset: Path, network: Path, out: Path, floor: Path) -> None:
-    """Write mean and covariance of the training images, and FID and KID of as many held-out images as are drawn."""
-    arrays = files.read_arrays(dataset, "train_images", "test_images")
-    extract = features.load(network, default_device())
-    real = extract(arrays["train_images"])
-    mean, covariance = statistics.mean_and_covariance(real)
-    order = generator("kid").permutation(len(real))
-    kid_features = real[order[:KID_IMAGES]].astype(np.float32)
-    files.write_arrays(out, mean=mean, covariance=covariance, kid_features=kid_features)
+    """Write mean and covariance of the training images, and FID and KID of as many held-out images as are drawn.
 
-    target = statistics.Reference.of(mean, covariance)
+    mean, covariance: [networks, D] and [networks, D, D]; kid_features: of the first network.
+    """
+    arrays = files.read_arrays(dataset, "train_images", "test_images")
+    extractors = features.load(network, default_device())
+    real = [extract(arrays["train_images"]) for extract in extractors]
+    moments = [statistics.mean_and_covariance(one) for one in real]
+    order = generator("kid").permutation(len(real[0]))
+    kid_features = real[0][order[:KID_IMAGES]].astype(np.float32)
+    kernel = KernelReference(kid_features.astype(np.float64), mean_within(kid_features.astype(np.float64)))
+    means, covariances = (np.stack(parts) for parts in zip(*moments, strict=True))
+    files.write_arrays(
+        out, mean=means, covariance=covariances, kid_features=kid_features, kid_within=np.array(kernel.within)
+    )
+
     draws = {"images": sample.images, **{name: again.images for name, again in sample.headline.items()}}
     order = generator("floor").permutation(len(arrays["test_images"]))
-    held_out = extract(arrays["test_images"][order[: max(draws.values())]])
+    held_out = [extract(arrays["test_images"][order[: max(draws.values())]]) for extract in extractors]
+    targets = [statistics.Reference.of(mean, covariance) for mean, covariance in moments]
 
     def floor_of(images: int) -> records.Floor:
-        chosen = held_out[:images]
-        fid = statistics.interval([statistics.jackknife_fid(chosen, target, evaluate.groups)])
-        kid = statistics.kid(chosen, kid_features.astype(np.float64))
-        return records.Floor(images=len(chosen), fid=fid, kid=kid)
+        pairs = zip(held_out, targets, strict=True)
+        fid, *again = [
+            statistics.interval([statistics.jackknife_fid(one[:images], target, evaluate.groups)])
+            for one, target in pairs
+        ]
+        kid = statistics.interval([jackknife_kid(held_out[0][:images], kernel, evaluate.groups)])
+        counted = len(held_out[0][:images])
+        return records.Floor(images=counted, fid=fid, fid_again=again[0] if again else None, kid=kid)
 
     floors = {name: floor_of(images) for name, images in draws.items()}
     records.write(floor, records.Floors(**dict(floors.pop("images")), headlines=floors))

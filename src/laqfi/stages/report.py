@@ -14,11 +14,13 @@ from laqfi.quant.params import Quantize
 from laqfi.report import differences, noise, tables
 from laqfi.report.differences import JudgedVariant
 from laqfi.report.facts import facts
-from laqfi.report.layers import layer_rows
+from laqfi.report.findings import Finding, findings
+from laqfi.report.layers import layer_table
 from laqfi.report.numbers import metrics
 from laqfi.report.page import render
 from laqfi.report.plots import fisher, formats, model, quality
 from laqfi.report.plots.canvas import png
+from laqfi.report.tables import Table
 from laqfi.sampling.params import Described
 from laqfi.stages import command
 
@@ -71,15 +73,21 @@ class Run:
     def variants(self) -> dict[str, JudgedVariant]:
         return differences.against_fp32(self.evaluations)
 
+    @cached_property
+    def findings(self) -> dict[str, Finding]:
+        uniform = differences.against_uniform(self.evaluations, self.allocations)
+        return findings(self.variants, self.controls, uniform, self.fisher, self.allocations)
+
 
 def report(sample: Described, quantize: Quantize, order: list[str], *, found: Inputs, written: Outputs) -> None:
     """Read one evaluation per variant, in the order of params.yaml, and write what a reader looks at."""
     run = Run(found, order)
     run.check_seeds(sample.seeds, found)
-    files.write_json(written.metrics, metrics(run.evaluations, run.allocations, run.floors, run.controls))
-    shown = tables_of(run)
-    files.write_text(written.summary, tables.as_csv(shown["Every variant"]))
-    files.write_text(written.markdown, tables.summary_markdown(shown))
+    files.write_json(written.metrics, metrics(run.variants, run.allocations, run.floors, run.controls))
+    shown, found = tables_of(run), run.findings
+    files.write_text(written.summary, tables.as_csv(shown["variants"].rows))
+    sentences = [one.sentence for one in found.values()]
+    files.write_text(written.markdown, tables.summary_markdown(sentences, shown.values()))
     images = {"real": files.read_array(found.dataset, "train_images")}
     images |= {name: files.read_array(found.samples / f"{name}.npz", "images")[0] for name in order}
     figures = figures_of(run, quantize, files.read_text(found.loss), images)
@@ -87,22 +95,20 @@ def report(sample: Described, quantize: Quantize, order: list[str], *, found: In
     for name, payload in pictures.items():
         files.write_bytes(written.figures / f"{name}.png", payload)
     head = facts(sample, run.network, run.floors, run.evaluations["fp32"])
-    files.write_text(written.page, render(head, shown, pictures))
+    files.write_text(written.page, render(head, {one.title: one.rows for one in shown.values()}, pictures))
 
 
-def tables_of(run: Run) -> dict[str, list[dict[str, str]]]:
-    """Tables by their titles, the variants first."""
+def tables_of(run: Run) -> dict[str, Table]:
+    """By their names, in the order in which they are read."""
     return {
-        "Every variant": tables.variant_rows(run.variants),
-        "Drawn again, with more images or another sampler": tables.headline_rows(run.variants, run.floors),
-        "FP16: does it matter which tensors stay in FP32?": tables.uniform_rows(run.evaluations, run.allocations),
-        "The same size, formats chosen by other ideas of importance (PSNR, FID − FP32)": (
-            tables.control_rows(run.controls)
-        ),
-        "From which size on it matters which weights get more bits (FID of the control − FID of Fisher)": (
-            tables.fisher_rows(run.controls)
-        ),
-        "Fisher information by layer, relative to the largest": layer_rows(run.fisher),
+        "variants": tables.variant_table(run.variants),
+        "headlines": tables.headline_table(run.variants, run.floors),
+        "second_network": tables.second_network_table(run.variants),
+        "floats": tables.uniform_table(run.evaluations, run.allocations),
+        "controls": tables.control_table(run.controls),
+        "gains": tables.gain_table(run.controls),
+        "against_fisher": tables.fisher_table(run.controls),
+        "layers": layer_table(run.fisher),
     }
 
 
