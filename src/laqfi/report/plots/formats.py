@@ -7,14 +7,14 @@ from matplotlib.lines import Line2D
 from laqfi.records import Allocation, Evaluation
 from laqfi.report import noise
 from laqfi.report.plots import labels
-from laqfi.report.plots.canvas import ZERO, axes, legend, path, point, timestep_axis
+from laqfi.report.plots.canvas import ZERO, axes, label, legend, name, path, point, timestep_axis
 from laqfi.report.plots.looks import Look
 
 
 def bits_map(allocations: dict[str, Allocation]) -> Figure:
     """Bits per weight (scales included) of each weight tensor in each variant that uses integer formats."""
-    packed = {name: one.tensors for name, one in allocations.items() if one.bits_per_weight}
-    rows = [name for name, tensor in next(iter(packed.values()), {}).items() if len(tensor.layout.shape) > 1]
+    packed = {variant: one.tensors for variant, one in allocations.items() if one.bits_per_weight}
+    rows = [row for row, tensor in next(iter(packed.values()), {}).items() if len(tensor.layout.shape) > 1]
     size = (min(11, max(6, 0.9 * len(packed) + 4)), max(3, 0.26 * len(rows) + 2))
     figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
@@ -24,7 +24,9 @@ def bits_map(allocations: dict[str, Allocation]) -> Figure:
         picture = axis.imshow(bits, aspect="auto", cmap="viridis", vmin=0, vmax=16, interpolation="none")
         for (y, x), value in np.ndenumerate(bits):
             colour = "white" if value < 9 else "black"
-            axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=8, color=colour)
+            drawn = axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=8, color=colour)
+            variant = list(packed)[x]
+            name(drawn, variant, f"{variant}, {rows[y]}: {value:.2f} bits per weight")
         axis.set_xticks(range(len(packed)), packed, rotation=45, ha="right")
         axis.set_yticks(range(len(rows)), [row.removesuffix(".weight") for row in rows], fontsize=8)
         figure.colorbar(picture, ax=axis, label="bits per weight")
@@ -33,7 +35,7 @@ def bits_map(allocations: dict[str, Allocation]) -> Figure:
 
 def over_bound(allocations: dict[str, Allocation], looked: dict[str, Look]) -> Figure:
     """Bits per weight of each variant's integer tensors, beside the reverse water-filling bound."""
-    found = {name: one.bits_per_weight for name, one in allocations.items() if one.bits_per_weight}
+    found = {variant: one.bits_per_weight for variant, one in allocations.items() if one.bits_per_weight}
     height = max(2.5, 0.45 * len(found) + 1.4)
     title = "Distance to the reverse water-filling bound"
     figure, axis = axes(9, height, title, "bits per weight of the integer tensors, scales included", "")
@@ -55,20 +57,31 @@ def over_bound(allocations: dict[str, Allocation], looked: dict[str, Look]) -> F
     return figure
 
 
-def predicted_against_measured(points: dict[str, tuple[float, float]], looked: dict[str, Look]) -> Figure:
-    """Mean squared change of the noise, predicted by the Fisher information and measured; one point per variant."""
-    title = f"Predicted and measured change of the noise (Spearman's ρ = {noise.spearman(points):.3f})"
-    unit = "mean squared change per pixel"
-    figure, axis = axes(9, 7.4, title, f"predicted {unit}", f"measured {unit}, held-out images")
-    for variant, place in points.items():
-        said = f"{variant}: predicted {place[0]:.2g}, measured {place[1]:.2g}"
-        point(axis, place, variant, said, looked[variant])
-    if points:
-        ends = [min(map(min, points.values())), max(map(max, points.values()))]
-        axis.plot(ends, ends, label="_", **ZERO)
-        axis.loglog()
-        extra = (Line2D([], [], label="as predicted", **ZERO),)
-        legend(figure, {variant: looked[variant] for variant in points}, extra=extra)
+def predicted_against_measured(
+    noises: dict[str, tuple[float, float]], images: dict[str, tuple[float, float]], looked: dict[str, Look]
+) -> Figure:
+    """What the Fisher information predicts against what was measured: of the noise, and of the median image.
+
+    One point (predicted, measured) per variant; both panels have the prediction of the noise as x.
+    """
+    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    ends = [end for place in noises.values() for end in place]
+    if ends:
+        panels[0].plot([min(ends), max(ends)], [min(ends), max(ends)], label="_", **ZERO)
+    unit = "mean squared change of the noise per pixel"
+    what = {"noise": (noises, f"measured {unit}"), "median image": (images, "mean squared error of the median image")}
+    for axis, (title, (points, y)) in zip(panels, what.items(), strict=True):
+        found = noise.spearman(points)
+        label(axis, f"{title}, Spearman's ρ = {found.rho:.3f}" if found else title, f"predicted {unit}", y)
+        for variant, place in points.items():
+            point(
+                axis, place, variant, f"{variant}: predicted {place[0]:.2g}, measured {place[1]:.2g}", looked[variant]
+            )
+        if points:
+            axis.loglog()
+    legend(figure, {v: looked[v] for v in noises}, extra=(Line2D([], [], label="as predicted", **ZERO),))
+    for axis, (points, _) in zip(panels, what.values(), strict=True):
         named = [labels.Named(v, looked[v].family, looked[v].colour, place) for v, place in points.items()]
         labels.label_points(axis, named)
     return figure

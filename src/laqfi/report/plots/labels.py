@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
 NEAR = 26  # pixels between points of one family that count as one heap
-DISTANCES = (9, 18, 30)  # points from the mark, the nearest first
+DISTANCES = (9, 18, 30, 44)  # points from the mark, the nearest first
 DIRECTIONS = ((1, 0.35), (-1, 0.35), (0, 1), (0, -1), (1, -0.8), (-1, -0.8), (1, 1), (-1, 1))
 SIDES = {-1: "right", 0: "center", 1: "left"}
 HEAP = 3  # points that one label stands for, at least
@@ -38,7 +39,7 @@ def label_points(axis: Axes, points: Sequence[Named]) -> None:
     pixels = [tuple(axis.transData.transform(point.place)) for point in points]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in pixels]
     taken += [bar_of(axis, point) for point in points if point.bar]
-    taken += dashes(axis)
+    taken += lines(axis)
     frame = axis.get_window_extent(renderer)
     for members in heaps(points, pixels):
         if len(members) < HEAP:
@@ -54,13 +55,13 @@ def bar_of(axis: Axes, point: Named) -> Bbox:
     return Bbox([[x - 2, low], [x + 2, high]])
 
 
-def dashes(axis: Axes) -> list[Bbox]:
-    """Where the lines to compare with are."""
+def lines(axis: Axes) -> list[Bbox]:
+    """Small boxes along every line of the axes, near enough to each other that no name fits between them."""
     found = []
     for line in axis.lines:
-        if line.get_linestyle() == "--":
-            (x0, y0), *_, (x1, y1) = line.get_transform().transform(line.get_xydata())
-            steps = np.linspace(0, 1, 200)
+        corners = line.get_transform().transform(line.get_xydata())
+        for (x0, y0), (x1, y1) in pairwise(corners):
+            steps = np.linspace(0, 1, 2 + int(max(abs(x1 - x0), abs(y1 - y0)) / 6))
             found += [Bbox.from_bounds(x0 + s * (x1 - x0) - 1, y0 + s * (y1 - y0) - 1, 2, 2) for s in steps]
     return found
 

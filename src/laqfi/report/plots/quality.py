@@ -1,18 +1,18 @@
 """Figures of size against quality: of the variants, and of the controls of the same size."""
 
 import math
-from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from laqfi.quality.fidelity import Median
 from laqfi.records import Floors, Interval
-from laqfi.report.differences import Judged, JudgedControl, JudgedVariant
+from laqfi.report.differences import JudgedControl, JudgedVariant
 from laqfi.report.plots import labels, looks
 from laqfi.report.plots.canvas import ZERO, axes, label, legend, path, point, size_axis, spread
 from laqfi.report.plots.looks import Look
-from laqfi.report.tables import IMPORTANCES, difference_cell, fid_cell, psnr_cell
+from laqfi.report.tables import difference_cell, fid_cell, importance, median_cell
 
 
 def size_against_fid(variants: dict[str, JudgedVariant], looked: dict[str, Look], floors: Floors) -> Figure:
@@ -51,50 +51,36 @@ def told(name: str, one: JudgedVariant) -> str:
     quality = one.images.quality
     return (
         f"{name}: {one.times_smaller:.1f} × smaller, FID {fid_cell(quality.fid)},"
-        f" FID − FP32 {difference_cell(one.images.difference)}, PSNR {psnr_cell(quality.psnr)}"
+        f" FID − FP32 {difference_cell(one.images.difference)}, median PSNR {median_cell(one.images.fidelity.median)}"
     )
 
 
 def told_control(row: JudgedControl) -> str:
     return (
-        f"{title_of(row.importance)}: {row.ratio:g} × smaller, PSNR {psnr_cell(row.stored.psnr)},"
+        f"{title_of(row.importance)}: {row.ratio:g} × smaller, median PSNR {median_cell(row.judged.fidelity.median)},"
         f" FID − FP32 {difference_cell(row.judged.difference)}"
     )
 
 
-def title_of(importance: str) -> str:
-    return "Fisher" if importance == "fisher" else IMPORTANCES.get(importance, importance)
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How near images are to FP32's, in dB, with its interval; infinite where they are equal."""
-
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, judged: Judged) -> "Fidelity":
-        found = math.inf if judged.quality.psnr is None else judged.quality.psnr
-        return cls(found, found, found)
+def title_of(name: str) -> str:
+    return "Fisher" if name == "fisher" else importance(name)
 
 
 class FidelityAxis:
     """A y axis of dB, with a line at its top for images that are FP32's own."""
 
-    def __init__(self, axis: Axes, found: list[Fidelity]):
-        ends = [end for one in found for end in (one.mean, one.high) if math.isfinite(end)]
+    def __init__(self, axis: Axes, found: list[Median]):
+        ends = [end for one in found for end in (one.value, one.high) if math.isfinite(end)]
         self.axis, self.top = axis, 1.08 * max([*ends, 10.0])
         if any(one.high == math.inf for one in found):
             axis.axhline(self.top, **ZERO)
             note = {"ha": "right", "va": "bottom", "fontsize": 8.5, "color": "#555555"}
             axis.annotate("identical to FP32's images", (1, self.top), xycoords=("axes fraction", "data"), **note)
 
-    def point(self, x: float, found: Fidelity, key: str, title: str, look: Look) -> tuple[float, float]:
+    def point(self, x: float, found: Median, key: str, title: str, look: Look) -> tuple[float, float]:
         """Draws it and returns where."""
-        place, low, high = (min(end, self.top) for end in (found.mean, found.low, found.high))
-        bar = [[place - low], [high - place]] if low < high else None
+        place, low, high = (min(end, self.top) for end in (found.value, found.low, found.high))
+        bar = [[place - low], [high - place]] if math.isfinite(low) else None
         point(self.axis, (x, place), key, title, look, bar)
         return x, place
 
@@ -117,11 +103,11 @@ def by_importance(controls: list[JudgedControl]) -> dict[str, list[JudgedControl
 def size_against_fidelity(
     variants: dict[str, JudgedVariant], looked: dict[str, Look], controls: list[JudgedControl]
 ) -> Figure:
-    """How many times smaller against PSNR: every variant, the front they make, and the controls beside it."""
-    figure, axis = axes(11, 7, "Size against fidelity to FP32's images", "", "PSNR in dB (higher is better)")
+    """Times smaller against the median PSNR: every variant, the front they make, and the controls beside it."""
+    figure, axis = axes(11, 7, "Size against fidelity to FP32's images", "", "PSNR of the median image in dB")
     others = {name: rows for name, rows in by_importance(controls).items() if name != "fisher"}
-    found = {name: Fidelity.of(one.images) for name, one in variants.items()}
-    drawn = FidelityAxis(axis, [*found.values(), *(Fidelity.of(r.judged) for rows in others.values() for r in rows)])
+    found = {name: one.images.fidelity.median for name, one in variants.items()}
+    drawn = FidelityAxis(axis, [*found.values(), *(r.judged.fidelity.median for rows in others.values() for r in rows)])
     places = {
         name: drawn.point(variants[name].times_smaller, one, name, told(name, variants[name]), looked[name])
         for name, one in found.items()
@@ -131,7 +117,7 @@ def size_against_fidelity(
     for name, rows in others.items():
         for row in rows:
             drawn.point(
-                row.ratio, Fidelity.of(row.judged), f"control_{name}", told_control(row), looks.of_importance(name)
+                row.ratio, row.judged.fidelity.median, f"control_{name}", told_control(row), looks.of_importance(name)
             )
     size_axis(axis)
     shown = looked | {f"control_{name}": looks.of_importance(name) for name in others}
@@ -143,20 +129,20 @@ def size_against_fidelity(
 
 
 def control_lines(controls: list[JudgedControl]) -> Figure:
-    """PSNR and paired difference in FID along the size limits, one line per importance."""
+    """Median PSNR and paired difference in FID along the size limits, one line per importance."""
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     fidelity, paired = figure.subplots(1, 2)
-    label(fidelity, "Fidelity to FP32's images", "", "PSNR in dB (higher is better)")
+    label(fidelity, "Fidelity to FP32's images", "", "PSNR of the median image in dB")
     label(paired, "Difference in FID, same noise", "", "FID − FID of FP32 (95 % interval)")
     paired.axhline(0, **ZERO)
     found = by_importance(controls)
-    drawn = FidelityAxis(fidelity, [Fidelity.of(row.judged) for rows in found.values() for row in rows])
+    drawn = FidelityAxis(fidelity, [row.judged.fidelity.median for rows in found.values() for row in rows])
     for name, rows in found.items():
         key, look, joined = f"control_{name}", looks.of_importance(name), {"color": looks.of_importance(name).colour}
         places = []
         for row in rows:
             title, difference = told_control(row), row.judged.difference
-            places.append(drawn.point(row.ratio, Fidelity.of(row.judged), key, title, look))
+            places.append(drawn.point(row.ratio, row.judged.fidelity.median, key, title, look))
             point(paired, (row.ratio, difference.mean), key, title, look, spread(difference))
         path(fidelity, places, key, title_of(name), **joined)
         path(paired, [(row.ratio, row.judged.difference.mean) for row in rows], key, title_of(name), **joined)

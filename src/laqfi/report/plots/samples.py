@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from laqfi.base.pictures import sheet
 from laqfi.report.differences import JudgedVariant
-from laqfi.report.plots.quality import Fidelity, pareto_front
+from laqfi.report.plots.quality import pareto_front
 
 COLUMNS = 12
 FACTORS = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -21,9 +21,9 @@ def chosen(variants: dict[str, JudgedVariant]) -> list[str]:
     From the largest to the smallest; FP32, and what draws the same images, is left out.
     """
     points = {
-        name: (one.times_smaller, Fidelity.of(one.images).mean)
+        name: (one.times_smaller, one.images.fidelity.pooled)
         for name, one in variants.items()
-        if math.isfinite(Fidelity.of(one.images).mean)
+        if math.isfinite(one.images.fidelity.pooled)
     }
     if not points:
         return []

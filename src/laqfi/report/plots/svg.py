@@ -18,8 +18,11 @@ NO_STAMPS = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
-def svg(figure: Figure, name: str) -> str:
-    """The figure called `name` as an element `svg`; ids are of its own, so that several stand in one page."""
+def svg(figure: Figure, name: str, caption: str) -> str:
+    """The figure called `name` as an element `svg` described by its caption.
+
+    Its ids are its own, so that several stand in one page.
+    """
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "path.simplify": True}):
         figure.savefig(buffer, format="svg", metadata=NO_STAMPS)
@@ -28,9 +31,8 @@ def svg(figure: Figure, name: str) -> str:
     for element in root.iter():
         say_what_it_stands_for(element)
     drop_unused_ids(root)
-    root.set("role", "group")
-    for size in ("width", "height"):
-        root.set(size, root.get(size).removesuffix("pt"))
+    root.set("role", "img")
+    root.set("aria-label", caption)
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     return ElementTree.tostring(root, encoding="unicode")
