@@ -1,6 +1,6 @@
 """Which question each figure and table answers, and what is said below a figure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from laqfi.report.alike import Alike
@@ -24,7 +24,7 @@ QUESTIONS = {
         "What did it cost?",
         ("cost",),
         ("size_fid", "size_psnr", "samples"),
-        ("variants", "measures", "headlines", "second_network"),
+        ("variants", "measures", "headlines", "headline_measures", "second_network"),
     ),
     "fisher": Question(
         "Does Fisher help, and from where on?",
@@ -99,23 +99,35 @@ CAPTIONS = {  # by figure: what it shows in a few words, and in a sentence
     ),
     "loss": ("training loss", "Training loss."),
 }
-MEASURES = (*ONLY_IN_CSV, "size band", "FID band")  # columns of the second table
+FURTHER = {"variants": "measures", "headlines": "headline_measures"}  # tables that are split, and their second part
+MEASURES = (*ONLY_IN_CSV, "size band", "FID band", "images per seed", "real-vs-real FID")  # columns of second parts
+MEASURES_RULE = (
+    "KID by the same features as FID; “PSNR of all” is that of all images together, which a few bad ones rule."
+)
 
 
-def split_variants(tables: Mapping[str, Table]) -> dict[str, Table]:
-    """The table of variants as two, so that neither is wider than a page: `variants`, and `measures`."""
-    whole = tables["variants"]
-
-    def columns(keep) -> list[Row]:
-        return [{key: cell for key, cell in row.items() if keep(key)} for row in whole.rows]
-
-    further = columns(lambda key: key == "variant" or key in MEASURES)
-    rule = "KID by the same features as FID; “PSNR of all” is that of all images together, which a few bad ones rule."
+def split(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """The tables of variants and of what is drawn again as two each, so that none is wider than a page."""
     return {
         **tables,
-        "variants": replace(whole, rows=columns(lambda key: key not in MEASURES)),
-        "measures": Table("Further measures of every variant", further, rule),
+        **{name: replace(tables[name], rows=columns(tables[name], first_read)) for name in FURTHER},
+        **{
+            further: Table(f"{tables[name].title}: further measures", columns(tables[name], read_later), MEASURES_RULE)
+            for name, further in FURTHER.items()
+        },
     }
+
+
+def columns(table: Table, keep: Callable[[str], bool]) -> list[Row]:
+    return [{key: cell for key, cell in row.items() if keep(key)} for row in table.rows]
+
+
+def first_read(column: str) -> bool:
+    return column not in MEASURES
+
+
+def read_later(column: str) -> bool:
+    return column in (*MEASURES, "drawn", "variant")
 
 
 def sections(

@@ -24,7 +24,7 @@ from laqfi.report.page import render
 from laqfi.report.plots import fisher, formats, looks, model, quality, samples
 from laqfi.report.plots.canvas import png
 from laqfi.report.plots.svg import svg
-from laqfi.report.sections import CAPTIONS, sections, split_variants
+from laqfi.report.sections import CAPTIONS, sections, split
 from laqfi.report.tables import Table
 from laqfi.sampling.params import Described
 from laqfi.stages import command
@@ -56,16 +56,28 @@ class Outputs:
     page: Path
 
 
+@dataclass(frozen=True)
 class Run:
-    """What was measured of a profile, by variant in the order of params.yaml. Errors as in `records.read`."""
+    """What was measured of a profile, by variant in the order of params.yaml."""
 
-    def __init__(self, found: Inputs, order: list[str]):
-        self.evaluations = {name: records.read(found.evaluate / f"{name}.json", records.Evaluation) for name in order}
-        self.allocations = {name: records.read(found.choices / f"{name}.json", records.Allocation) for name in order}
-        self.floors = records.read(found.floor, records.Floors)
-        self.fisher = records.read(found.table, records.FisherTable)
-        self.controls = records.read(found.controls, records.ControlTable)
-        self.network = records.read(found.info, records.FeatureNetwork)
+    evaluations: dict[str, records.Evaluation]
+    allocations: dict[str, records.Allocation]
+    floors: records.Floors
+    fisher: records.FisherTable
+    controls: records.ControlTable
+    network: records.FeatureNetwork
+
+    @classmethod
+    def read(cls, found: Inputs, order: list[str]) -> "Run":
+        """Errors as in `records.read`."""
+        return cls(
+            evaluations={name: records.read(found.evaluate / f"{name}.json", records.Evaluation) for name in order},
+            allocations={name: records.read(found.choices / f"{name}.json", records.Allocation) for name in order},
+            floors=records.read(found.floor, records.Floors),
+            fisher=records.read(found.table, records.FisherTable),
+            controls=records.read(found.controls, records.ControlTable),
+            network=records.read(found.info, records.FeatureNetwork),
+        )
 
     def check_seeds(self, seeds: list[int], found: Inputs) -> None:
         """Raises LaqfiError unless all was drawn from the same seeds: differences are formed seed by seed."""
@@ -91,10 +103,10 @@ class Run:
 
 
 def report(
-    sample: Described, quantize: Quantize, profile: str, order: list[str], *, found: Inputs, written: Outputs
+    sample: Described, quantize: Quantize, order: list[str], profile: str, *, found: Inputs, written: Outputs
 ) -> None:
     """Read one evaluation per variant, in the order of params.yaml, and write what a reader looks at."""
-    run = Run(found, order)
+    run = Run.read(found, order)
     run.check_seeds(sample.seeds, found)
     files.write_json(written.metrics, metrics(run.variants, run.allocations, run.floors, run.controls))
     shown = tables_of(run)
@@ -112,7 +124,7 @@ def report(
 def page_of(run: Run, profile: str, sample: Described, shown: dict[str, Table], figures: dict[str, Figure]) -> str:
     """The page of a run, from its tables and figures by name."""
     base = run.evaluations["fp32"]
-    further = split_variants(shown) | allocated_tables(run)
+    further = split(shown) | allocated_tables(run)
     parts = sections(
         run.findings,
         {name: svg(figure, name, CAPTIONS[name][1]) for name, figure in figures.items()},

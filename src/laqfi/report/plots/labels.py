@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
+from laqfi.report.plots.canvas import name
+
 NEAR = 26  # pixels between points of one family that count as one heap
 DISTANCES = (9, 18, 30, 44)  # points from the mark, the nearest first
 DIRECTIONS = ((1, 0.35), (-1, 0.35), (0, 1), (0, -1), (1, -0.8), (-1, -0.8), (1, 1), (-1, 1))
@@ -91,6 +93,7 @@ def place_label(axis: Axes, text: str, point: Named, taken: list[Bbox], frame: B
         text, point.place, (0, 0), textcoords="offset points", fontsize=8.5, color=point.colour, annotation_clip=False
     )
     drawn.set_in_layout(False)
+    name(drawn, point.name, text)
     for distance in DISTANCES:
         for right, up in DIRECTIONS:
             drawn.xyann = (right * distance, up * distance)

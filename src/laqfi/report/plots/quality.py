@@ -5,6 +5,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 
 from laqfi.quality.fidelity import Median
 from laqfi.records import Floors, Interval
@@ -29,9 +30,14 @@ def size_against_fid(variants: dict[str, JudgedVariant], looked: dict[str, Look]
         title, look = told(name, one), looked[name]
         point(paired, (one.times_smaller, one.images.difference.mean), name, title, look, spread(one.images.difference))
         point(absolute, (one.times_smaller, one.measured.fid.mean), name, title, look, spread(one.measured.fid))
-    paired.set_yscale("symlog", linthresh=0.1)  # linear around zero, where most variants are
+    difference_axis(paired)
     lowest = min(floors.fid.mean, *(one.measured.fid.low for one in variants.values()))
     absolute.set_yscale("log" if lowest > 0 else "symlog")
+    absolute.yaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5)) if lowest > 0 else SymmetricalLogLocator(base=10, linthresh=1)
+    )
+    absolute.yaxis.set_major_formatter("{x:g}")
+    absolute.yaxis.set_minor_formatter(NullFormatter())
     for axis in (paired, absolute):
         size_axis(axis)
     legend(figure, looked, extra=(Line2D([], [], label="real against real", **ZERO),))
@@ -40,6 +46,12 @@ def size_against_fid(variants: dict[str, JudgedVariant], looked: dict[str, Look]
             axis, [named(name, looked[name], one.times_smaller, of(one)) for name, one in variants.items()]
         )
     return figure
+
+
+def difference_axis(axis: Axes) -> None:
+    """Linear around zero, where most variants are, and logarithmic beyond."""
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.yaxis.set_major_formatter("{x:g}")
 
 
 def named(name: str, look: Look, x: float, found: Interval) -> labels.Named:
@@ -146,7 +158,7 @@ def control_lines(controls: list[JudgedControl]) -> Figure:
             point(paired, (row.ratio, difference.mean), key, title, look, spread(difference))
         path(fidelity, places, key, title_of(name), **joined)
         path(paired, [(row.ratio, row.judged.difference.mean) for row in rows], key, title_of(name), **joined)
-    paired.set_yscale("symlog", linthresh=0.1)
+    difference_axis(paired)
     for axis in (fidelity, paired):
         size_axis(axis)
     legend(
