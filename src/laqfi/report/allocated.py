@@ -21,8 +21,8 @@ def bound_table(allocations: Mapping[str, Allocation]) -> Table:
         if (found := one.bits_per_weight)
     ]
     rule = (
-        "Of the tensors stored as integers, scales included. The bound: reverse water-filling at the same predicted"
-        " error; no code for the same weights can take fewer bits."
+        "Of the tensors stored as integers, scales included. The bound: reverse water-filling (Cover and Thomas,"
+        " theorem 10.3.3) at the same predicted error, the weights of a channel taken for independent and Gaussian."
     )
     return Table("Bits per weight, and the fewest at the same predicted error", rows, rule)
 
@@ -41,6 +41,7 @@ def prediction_table(noises: Points, images: Points) -> Table:
     ]
     rule = (
         "Changes are mean squares per pixel, the noise having variance 1; the error of the median image is relative to"
-        " the square of the largest pixel value. Below 1: the prediction leaves out that errors of GPTQ cancel."
+        " the square of the largest pixel value. The prediction leaves out that the errors of GPTQ make up for each"
+        " other."
     )
     return Table("The change that the Fisher information predicts, and the one measured", rows, rule)

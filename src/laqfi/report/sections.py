@@ -90,8 +90,7 @@ CAPTIONS = {  # by figure: what it shows in a few words, and in a sentence
     "predicted": (
         "predicted and measured change",
         "The change of the predicted noise that the Fisher information predicts, against the one measured and against"
-        " the error of the median image. GPTQ changes the noise less than predicted: the prediction leaves out that its"
-        " errors cancel.",
+        " the error of the median image. The prediction leaves out that the errors of GPTQ make up for each other.",
     ),
     "noise_error": (
         "change of the predicted noise along the timesteps",
