@@ -221,7 +221,7 @@ def test_variants_in_float_formats_that_differ_by_less_than_a_hundredth_are_alik
     found = alike.alike(RUN.variants, RUN.allocations)
     assert found.variants == tuple(ALIKE)
     assert "± 0.03, 1%" in found.rule, "FP32's interval is 20.00 [16.96, 23.04]"
-    assert found.title == "3 variants in float formats"
+    assert found.kind == "variants in float formats"
 
 
 @pytest.mark.parametrize("change", [{"bits_per_weight": {"bits": 4, "bound": 3}}, {"tensors": {}}])

@@ -16,10 +16,10 @@ NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 @dataclass(frozen=True)
 class Alike:
-    """Variants whose rows are one that opens, and the rule that chose them; no variants: none are alike."""
+    """Variants whose rows are one that opens, what they are, and the rule that chose them; it may be none."""
 
     variants: tuple[str, ...]
-    title: str
+    kind: str
     rule: str
 
 
@@ -38,7 +38,7 @@ def alike(variants: Mapping[str, JudgedVariant], allocations: Mapping[str, Alloc
     )
     if len(found) < LEAST:
         return Alike((), "", "")
-    return Alike(found, f"{len(found)} variants in float formats", rule)
+    return Alike(found, "variants in float formats", rule)
 
 
 def in_float_formats(allocation: Allocation) -> bool:

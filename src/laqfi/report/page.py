@@ -64,7 +64,7 @@ class Shown:
         together = [row for row in rows if self.by_variant and row[VARIANT] in self.alike.variants]
         if len(together) < 2:
             return [Block(None, [row]) for row in rows]
-        title = self.alike.title if len(together) == len(self.alike.variants) else f"{len(together)} of them"
+        title = f"{len(together)} {self.alike.kind}"
         found = []
         for row in rows:
             if row is together[0]:

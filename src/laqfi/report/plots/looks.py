@@ -30,6 +30,7 @@ IMPORTANCES = {  # Fisher's choice is that of the budgets, the same bits for all
     "random": ("#777777", "X"),
     "uniform": ("#D55E00", "^"),
 }
+OTHER_IMPORTANCE = ("#8C6D31", "P")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def of_variants(allocations: Mapping[str, Allocation]) -> dict[str, Look]:
 
 def of_importance(name: str) -> Look:
     """A control's marks are open: it is no variant."""
-    colour, mark = IMPORTANCES[name]
+    colour, mark = IMPORTANCES.get(name, OTHER_IMPORTANCE)
     return Look("control", colour, mark, "full" if name == "fisher" else "none")
 
 

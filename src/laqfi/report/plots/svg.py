@@ -15,6 +15,7 @@ from laqfi.report.plots.canvas import LEGEND, MARK, SEPARATOR
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 NO_STAMPS = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+FONTS = re.compile(r"font-family: [^;]*;? ?")
 REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
@@ -30,6 +31,7 @@ def svg(figure: Figure, name: str, caption: str) -> str:
     drop_styles_for_all(root)
     for element in root.iter():
         say_what_it_stands_for(element)
+        slim(element)
     drop_unused_ids(root)
     root.set("role", "img")
     root.set("aria-label", caption)
@@ -49,6 +51,15 @@ def say_what_it_stands_for(element: ElementTree.Element) -> None:
         said = ElementTree.Element(f"{{{SVG}}}title")
         said.text = title
         element.insert(0, said)
+
+
+def slim(element: ElementTree.Element) -> None:
+    """Without indents, and without the list of fonts of every text: the page says it once."""
+    if "style" in element.attrib:
+        element.set("style", FONTS.sub("", element.get("style")))
+    if element.tag.removeprefix(f"{{{SVG}}}") not in ("text", "tspan", "title"):
+        element.text = (element.text or "").strip()
+    element.tail = (element.tail or "").strip()
 
 
 def drop_styles_for_all(root: ElementTree.Element) -> None:
