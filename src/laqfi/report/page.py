@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from laqfi.report.alike import Alike, summary
 from laqfi.report.findings import Finding
@@ -95,7 +94,8 @@ class Section:
 def render(title: str, facts: Mapping[str, str], sections: Sequence[Section], names: Names) -> str:
     """One page by itself; `names` says what the names of variants stand for.
 
-    Everything is escaped but the SVG of the pictures. The page may load nothing, and run no script but its own.
+    Everything is escaped but its own script and the SVG of the pictures. The page may load nothing, and run no other
+    script.
     """
     environment = Environment(loader=PackageLoader("laqfi", "report"), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"marked": marked, "pieces": pieces}
@@ -106,22 +106,16 @@ def render(title: str, facts: Mapping[str, str], sections: Sequence[Section], na
         sections=sections,
         names=names,
         headings=HEADINGS,
-        script=Markup(script),
+        script=script,
         script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def marked(sentence: str) -> Markup:
-    """Names in `backquotes` as code, numbers and their units on one line."""
-    parts = sentence.replace(" ×", "\u00a0×").replace(" dB", "\u00a0dB").split("`")
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
-    )
+def marked(sentence: str) -> list[str]:
+    """A sentence in parts, every second of which stood in `backquotes`; numbers and their units stay on one line."""
+    return sentence.replace(" ×", "\u00a0×").replace(" dB", "\u00a0dB").split("`")
 
 
-def pieces(cell: str) -> Markup:
-    """A cell with the brackets in it kept on one line each."""
-    parts = re.split(r"(\[[^\]]*\]|\([^)]*\))", cell)
-    return Markup("").join(
-        Markup("<span>{}</span>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
-    )
+def pieces(cell: str) -> list[str]:
+    """A cell in parts, every second of which is in brackets."""
+    return re.split(r"(\[[^\]]*\]|\([^)]*\))", cell)
