@@ -137,7 +137,7 @@ def write_report(at, variants, folder=None):
         figures=folder / "figures",
         page=folder / "report.html",
     )
-    report(at.profile.sample, at.profile.quantize, list(variants), found=found, written=written)
+    report(at.profile.sample, at.profile.quantize, list(variants), "tiny", found=found, written=written)
 
 
 @pytest.fixture(scope="module")
