@@ -14,6 +14,7 @@ from tiny import ROOT
 
 SRC = ROOT / "src"
 STAGES = sorted(program.programs({}))
+TEMPLATES = {"page.html.j2", "page.css.j2", "page.js.j2"}
 # What the stages import that is not ours, once; then each stage in a process that has nothing of ours.
 EXECUTED = """
 import importlib, json, os, sys
@@ -41,7 +42,7 @@ def test_the_program_of_a_stage_is_what_importing_it_executes_and_its_templates(
         found = {str(path) for path in program.closure(program.PACKAGE / f"stages/{stage}.py", program.imported)}
         templates = {path for path in found if path.endswith(".j2")}
         assert found - templates == executed[stage], stage
-        assert {path.rpartition("/")[2] for path in templates} == ({"page.html.j2"} if stage == "report" else set())
+        assert {path.rpartition("/")[2] for path in templates} == (TEMPLATES if stage == "report" else set())
 
 
 @pytest.fixture
