@@ -1,6 +1,6 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands versions runs provenance verify test fault-test record-test portable-test slurm-test \
+.PHONY: help repro commands versions runs provenance verify test page-test fault-test record-test portable-test slurm-test \
     mutants slurm-resume lint bench adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
@@ -51,6 +51,11 @@ verify: $(VENV) ## run the committed PROFILE anew and say whether it gives the p
 
 test: $(VENV) ## all tests
 	@$(RUN) python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+
+page-test: $(VENV) ## the report's page in headless Chromium, and its figures and tables (Debian: chromium)
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	    { echo 'error: needs chromium (Debian: apt-get install chromium)'; exit 1; }
+	@$(RUN) python -m pytest tests/page tests/unit/test_page.py tests/unit/test_plots.py
 
 fault-test: $(VENV) ## tests with kill -9, full disks and damaged files, under both engines: some minutes
 	@$(RUN) python -m pytest tests/faults tests/records/test_damaged_record.py tests/records/test_places.py

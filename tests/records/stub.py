@@ -19,7 +19,12 @@ def settings(params: dict, profile: str, sources: Path = Path("src")) -> dict:
     programs = {file.stem: program(file) for file in sources.glob("*.txt")}
     named = params["profiles"][profile].get("variants", params["variants"])
     variants = {name: block for name, block in params["variants"].items() if name in named}
-    return params["profiles"][profile] | {"order": list(variants), "variants": variants, "program": programs}
+    return params["profiles"][profile] | {
+        "profile": profile,
+        "order": list(variants),
+        "variants": variants,
+        "program": programs,
+    }
 
 
 def runs(params: dict, sources: Path = Path("src")) -> dict[str, dict[str, str]]:

@@ -188,7 +188,8 @@ def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
     order = params.variants_of(profile)
     variants = {name: as_json(params.variants[name]) for name in order}
     made_of = {"program": program.programs(versions), "versions": dict(versions)}
-    return as_json(params.profiles[profile]) | {"order": order, "variants": variants} | made_of
+    named = {"profile": profile, "order": order, "variants": variants}
+    return as_json(params.profiles[profile]) | named | made_of
 
 
 def as_json(block: BaseModel) -> dict:

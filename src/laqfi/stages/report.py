@@ -12,14 +12,19 @@ from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.params import Quantize
 from laqfi.report import differences, noise, tables
+from laqfi.report.alike import alike
+from laqfi.report.allocated import bound_table, prediction_table
 from laqfi.report.differences import JudgedVariant
-from laqfi.report.facts import facts
+from laqfi.report.facts import facts, measuring, notes
 from laqfi.report.findings import Finding, findings
 from laqfi.report.layers import layer_table
+from laqfi.report.naming import names
 from laqfi.report.numbers import metrics
 from laqfi.report.page import render
-from laqfi.report.plots import fisher, formats, model, quality
+from laqfi.report.plots import fisher, formats, looks, model, quality, samples
 from laqfi.report.plots.canvas import png
+from laqfi.report.plots.svg import svg
+from laqfi.report.sections import CAPTIONS, sections, split
 from laqfi.report.tables import Table
 from laqfi.sampling.params import Described
 from laqfi.stages import command
@@ -51,16 +56,28 @@ class Outputs:
     page: Path
 
 
+@dataclass(frozen=True)
 class Run:
-    """What was measured of a profile, by variant in the order of params.yaml. Errors as in `records.read`."""
+    """What was measured of a profile, by variant in the order of params.yaml."""
 
-    def __init__(self, found: Inputs, order: list[str]):
-        self.evaluations = {name: records.read(found.evaluate / f"{name}.json", records.Evaluation) for name in order}
-        self.allocations = {name: records.read(found.choices / f"{name}.json", records.Allocation) for name in order}
-        self.floors = records.read(found.floor, records.Floors)
-        self.fisher = records.read(found.table, records.FisherTable)
-        self.controls = records.read(found.controls, records.ControlTable)
-        self.network = records.read(found.info, records.FeatureNetwork)
+    evaluations: dict[str, records.Evaluation]
+    allocations: dict[str, records.Allocation]
+    floors: records.Floors
+    fisher: records.FisherTable
+    controls: records.ControlTable
+    network: records.FeatureNetwork
+
+    @classmethod
+    def read(cls, found: Inputs, order: list[str]) -> "Run":
+        """Errors as in `records.read`."""
+        return cls(
+            evaluations={name: records.read(found.evaluate / f"{name}.json", records.Evaluation) for name in order},
+            allocations={name: records.read(found.choices / f"{name}.json", records.Allocation) for name in order},
+            floors=records.read(found.floor, records.Floors),
+            fisher=records.read(found.table, records.FisherTable),
+            controls=records.read(found.controls, records.ControlTable),
+            network=records.read(found.info, records.FeatureNetwork),
+        )
 
     def check_seeds(self, seeds: list[int], found: Inputs) -> None:
         """Raises LaqfiError unless all was drawn from the same seeds: differences are formed seed by seed."""
@@ -74,28 +91,53 @@ class Run:
         return differences.against_fp32(self.evaluations)
 
     @cached_property
+    def predicted(self) -> tuple[dict[str, tuple[float, float]], dict[str, tuple[float, float]]]:
+        """By variant (predicted, measured) changes of the noise, and (predicted, error) of the median image."""
+        changes = noise.changes(self.evaluations, self.allocations)
+        return changes, noise.image_changes(changes, {name: one.images.fidelity for name, one in self.variants.items()})
+
+    @cached_property
     def findings(self) -> dict[str, Finding]:
         uniform = differences.against_uniform(self.evaluations, self.allocations)
         return findings(self.variants, self.controls, uniform, self.fisher, self.allocations)
 
 
-def report(sample: Described, quantize: Quantize, order: list[str], *, found: Inputs, written: Outputs) -> None:
+def report(
+    sample: Described, quantize: Quantize, order: list[str], profile: str, *, found: Inputs, written: Outputs
+) -> None:
     """Read one evaluation per variant, in the order of params.yaml, and write what a reader looks at."""
-    run = Run(found, order)
+    run = Run.read(found, order)
     run.check_seeds(sample.seeds, found)
     files.write_json(written.metrics, metrics(run.variants, run.allocations, run.floors, run.controls))
-    shown, found = tables_of(run), run.findings
+    shown = tables_of(run)
     files.write_text(written.summary, tables.as_csv(shown["variants"].rows))
-    sentences = [one.sentence for one in found.values()]
+    sentences = [one.sentence for one in run.findings.values()]
     files.write_text(written.markdown, tables.summary_markdown(sentences, shown.values()))
     images = {"real": files.read_array(found.dataset, "train_images")}
     images |= {name: files.read_array(found.samples / f"{name}.npz", "images")[0] for name in order}
     figures = figures_of(run, quantize, files.read_text(found.loss), images)
-    pictures = {name: png(figure) for name, figure in figures.items()}
-    for name, payload in pictures.items():
-        files.write_bytes(written.figures / f"{name}.png", payload)
-    head = facts(sample, run.network, run.floors, run.evaluations["fp32"])
-    files.write_text(written.page, render(head, {one.title: one.rows for one in shown.values()}, pictures))
+    for name, figure in figures.items():
+        files.write_bytes(written.figures / f"{name}.png", png(figure))
+    files.write_text(written.page, page_of(run, profile, sample, shown, figures))
+
+
+def page_of(run: Run, profile: str, sample: Described, shown: dict[str, Table], figures: dict[str, Figure]) -> str:
+    """The page of a run, from its tables and figures by name."""
+    base = run.evaluations["fp32"]
+    further = split(shown) | allocated_tables(run)
+    parts = sections(
+        run.findings,
+        {name: svg(figure, name, CAPTIONS[name][1]) for name, figure in figures.items()},
+        further,
+        alike(run.variants, run.allocations),
+        notes(run.variants),
+        measuring(sample, run.network, run.floors, base),
+    )
+    return render(f"laqfi: {profile}", facts(run.network, base, profile), parts, names(run.allocations))
+
+
+def allocated_tables(run: Run) -> dict[str, Table]:
+    return {"bound": bound_table(run.allocations), "prediction": prediction_table(*run.predicted)}
 
 
 def tables_of(run: Run) -> dict[str, Table]:
@@ -114,21 +156,21 @@ def tables_of(run: Run) -> dict[str, Table]:
 
 def figures_of(run: Run, quantize: Quantize, loss: str, images: dict[str, np.ndarray]) -> dict[str, Figure]:
     """Figures by their names; loss: CSV text; images: uint8 [N, C, H, W] by title."""
-    controls = differences.controls_against_fp32(run.controls)
+    controls, looked = differences.controls_against_fp32(run.controls), looks.of_variants(run.allocations)
     return {
         "loss": model.loss_curve(loss),
         "fisher_timesteps": fisher.fisher_by_timestep(run.fisher, "empirical"),
         "fisher_timesteps_gauss_newton": fisher.fisher_by_timestep(run.fisher, "gauss_newton"),
         "fisher_tensors": fisher.fisher_by_tensor(run.fisher, quantize.fisher, quantize.timestep),
         "magnitude": fisher.magnitude(run.fisher),
-        "size_fid": quality.size_against_fid(run.variants, run.floors),
-        "size_psnr": quality.size_against_psnr(run.variants, controls),
+        "size_fid": quality.size_against_fid(run.variants, looked, run.floors),
+        "size_psnr": quality.size_against_fidelity(run.variants, looked, controls),
         "controls": quality.control_lines(controls),
-        "over_bound": formats.over_bound(run.allocations),
+        "over_bound": formats.over_bound(run.allocations, looked),
         "bits": formats.bits_map(run.allocations),
-        "predicted": formats.predicted_against_measured(noise.changes(run.evaluations, run.allocations)),
-        "noise_error": formats.noise_error(run.evaluations),
-        "samples": model.sample_sheets(images),
+        "predicted": formats.predicted_against_measured(*run.predicted, looked),
+        "noise_error": formats.noise_error(run.evaluations, looked),
+        "samples": samples.sample_rows(images, samples.chosen(run.variants)),
     }
 
 
