@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 TINY = {
     "threads": 1,
     "dataset": {"name": "digits"},
-    "features": {"network": "classifier", "epochs": 1, "batch_size": 64, "lr": 0.002, "seed": 0},
+    "features": {"network": "classifier", "epochs": 1, "batch_size": 64, "lr": 0.002, "seeds": [0, 1]},
     "diffusion": {"timesteps": 100, "beta_start": 0.001, "beta_end": 0.1},
     "model": {"family": "unet", "base_channels": 4, "attention": [2, 6], "heads": 2, "dropout": 0.1},
     "train": {

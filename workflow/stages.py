@@ -23,7 +23,8 @@ class Stage:
     """One stage of dvc.yaml, with `${item.x}` written as Snakemake's wildcard `{x}`.
 
     `params` are the keys it reads of what the stage `params` writes; `resources` are what a cluster has to know of a
-    job (memory in MB, run time in minutes, GPUs); a `local` one runs on the head node, which may reach the network.
+    job (memory in MB, run time in minutes, GPUs); a `local` one runs on the head node, which may reach the network;
+    `descriptions` are those of the outputs that have one.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Stage:
     params: list[str]
     resources: dict[str, int] = field(default_factory=dict)
     local: bool = False
+    descriptions: dict[str, str] = field(default_factory=dict)
 
     @property
     def item(self) -> str:
@@ -54,15 +56,17 @@ def load(path: Path = Path("dvc.yaml")) -> dict[str, Stage]:
 def parse(name: str, raw: dict) -> Stage:
     raw = raw.get("do", raw)
 
-    def names(*keys: str) -> list[str]:
-        entries = [entry for key in keys for entry in raw.get(key, [])]
-        return [ITEM.sub(r"{\1}", next(iter(e)) if isinstance(e, dict) else e) for e in entries]
+    def entries(*keys: str) -> dict[str, dict]:
+        found = [entry if isinstance(entry, dict) else {entry: {}} for key in keys for entry in raw.get(key, [])]
+        return {ITEM.sub(r"{\1}", name): about for entry in found for name, about in entry.items()}
 
+    outs = entries("outs", "metrics", "plots")
     cmd = ITEM.sub(r"{\1}", raw["cmd"])
     tracked = [ITEM.sub(r"{\1}", key) for entry in raw.get("params", []) for keys in entry.values() for key in keys]
     meta = {"local": False} | raw.get("meta", {})
     local = meta.pop("local")
-    return Stage(name, cmd, names("deps"), names("outs", "metrics", "plots"), tracked, meta, local)
+    described = {out: about["desc"] for out, about in outs.items() if "desc" in about}
+    return Stage(name, cmd, list(entries("deps")), list(outs), tracked, meta, local, described)
 
 
 def expand_folders(deps: list[str], outs: list[str]) -> list[str]:

@@ -16,7 +16,8 @@ from tiny import ROOT
 
 ENGINE = ("Snakefile", "envs", "profiles", "versions.yaml")
 ENGINE += tuple(
-    f"{name}.py" for name in ("stages", "versions", "vouch", "adopt", "alone", "record", "active_runs", "untold")
+    f"{name}.py"
+    for name in ("stages", "versions", "vouch", "adopt", "alone", "record", "active_runs", "untold", "reported")
 )
 PROFILE, VARIANT = "${item.profile}", "${item.variant}"
 RUNS = "workflow/runs.yaml"

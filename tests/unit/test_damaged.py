@@ -48,8 +48,9 @@ ARRAYS = {
     },
     "samples": {"images": np.arange(2 * 3 * 64, dtype=np.uint8).reshape(2, 3, 1, 8, 8)},
     "reference": {
-        "mean": np.linspace(0, 1, 5),
-        "covariance": np.eye(5) + 0.25,
+        "mean": np.linspace(0, 1, 10).reshape(2, 5),
+        "covariance": np.stack([np.eye(5) + 0.25] * 2),
+        "kid_within": np.array(1.5),
         "kid_features": np.linspace(0, 1, 15, dtype=np.float32).reshape(3, 5),
     },
 }
@@ -57,8 +58,8 @@ MEANS = {"mean": [0.5, 0.25], "standard_error": [0.125, 0.0]}
 KIND = {"tensors": {"layers.1.weight": MEANS, "layers.2.weight": MEANS}, "layers": {"1": MEANS, "2": MEANS}}
 INTERVAL = {"mean": 1.5, "low": 1.0, "high": 2.0}
 FID = INTERVAL | {"per_seed": [1.0, 2.0], "left_out": [[1.5, 0.5], [2.5, 1.5]]}
-QUALITY = {"images": 40, "fid": FID, "kid": 0.5, "psnr": 20.5}
-FLOOR = {"images": 100, "fid": INTERVAL, "kid": 0.5}
+QUALITY = {"images": 3, "pixels": 64, "fid": FID, "fid_again": FID, "kid": FID, "squared_error": [[0, 5, 9], [1, 2, 3]]}
+FLOOR = {"images": 100, "fid": INTERVAL, "fid_again": INTERVAL, "kid": INTERVAL}
 ALLOCATED = {
     "format": "int4",
     "bits": 4.5,
@@ -103,7 +104,7 @@ RECORDS = {
         "dataset": "digits",
         "network": "classifier",
         "images": {"train": 100, "test": 10},
-        "accuracy": 0.5,
+        "accuracy": [0.5, 0.25],
         "sha256": "00ff",
     },
 }
@@ -116,7 +117,7 @@ MODELS = {
     "info": records.FeatureNetwork,
 }
 MAY_BE_LEFT_OUT = {"headlines"}
-MAY_BE_NONE = {"psnr", "threshold", "found", "bits_per_weight", "accuracy"}
+MAY_BE_NONE = {"fid_again", "threshold", "found", "bits_per_weight"}
 # Blocks whose keys are names, which may be any, or timesteps.
 NAMED = [(key,) for key in ("tensors", "layers", "magnitude", "parameters", "noise_mse", "headlines", "options")]
 NAMED.append(("predicted_noise_mse",))
@@ -168,7 +169,8 @@ def whole(tmp_path_factory) -> Path:
     stored, formats = packed_parts(unet)
     files.write_tensors(folder / "packed.safetensors", stored, metadata | {"formats": formats})
     network = {"network": "classifier", "image": [1, 4], "classes": 2}
-    files.write_tensors(folder / "features.safetensors", FeatureNet(1, 4, 2).state_dict(), network)
+    state = {f"0.{name}": tensor for name, tensor in FeatureNet(1, 4, 2).state_dict().items()}
+    files.write_tensors(folder / "features.safetensors", state, network)
     maps = {f"gauss_newton/{edge}/{name}": w / edge for edge in (1, 100) for name, w in WEIGHTS.items()}
     files.write_tensors(folder / "fisher.safetensors", maps, {"bins": [1, 100], "timesteps": [1, 50]})
     curved = {name: torch.eye(w.numel() // len(w)) for name, w in WEIGHTS.items() if w.dim() > 1}

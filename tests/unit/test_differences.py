@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laqfi.quality import statistics
-from laqfi.records import Fid, Quality
+from laqfi.records import Jackknife, Quality
 from laqfi.report import differences
 from small_run import (
     ALLOCATIONS,
@@ -12,7 +12,9 @@ from small_run import (
     BETTER,
     CONTROLS,
     EVALUATIONS,
+    FAR,
     HALF,
+    NEAR,
     WORSE,
     allocation,
     evaluation,
@@ -23,12 +25,19 @@ from small_run import (
 SEEDS, GROUPS = 2, 5
 
 
-def fid_with_own_noise(shift: float, noise: float) -> Fid:
+def fid_with_own_noise(shift: float, noise: float) -> Jackknife:
     """Runs around 10 + `shift`; `noise` is what does not cancel between two of them."""
     shared, own = np.random.default_rng(0), np.random.default_rng(1)
     centres = [10 + seed + shift for seed in range(SEEDS)]
     left_out = [c + shared.normal(size=GROUPS) + noise * own.normal(size=GROUPS) for c in centres]
-    return statistics.fid_of([statistics.Jackknifed(*one) for one in zip(centres, left_out, strict=True)])
+    return statistics.record_of([statistics.Jackknifed(*one) for one in zip(centres, left_out, strict=True)])
+
+
+def difference(one: Jackknife, control: Jackknife):
+    """As a family of its own."""
+    (found,) = differences.family({"one": (one, control)}).values()
+    assert found.plain == found.simultaneous
+    return found.plain
 
 
 def near(mean: float, spread: float) -> tuple:
@@ -42,14 +51,14 @@ def ends(found) -> tuple[float, float, float]:
 def test_what_both_sides_share_cancels_and_the_rest_is_the_difference():
     """Of spreads 1.1 and 1 in the same groups 0.1 is left; the two intervals are about twenty times as wide."""
     assert ends(fid(20, 1)) == near(20, 1)
-    assert ends(differences.difference(fid(20.75, 1.1), fid(20, 1))) == near(0.75, 0.1)
-    assert ends(differences.difference(fid(20, 1), fid(20.75, 1.1))) == near(-0.75, 0.1)
-    assert ends(differences.difference(fid(20, 1), fid(20, 1))) == (0, 0, 0)
+    assert ends(difference(fid(20.75, 1.1), fid(20, 1))) == near(0.75, 0.1)
+    assert ends(difference(fid(20, 1), fid(20.75, 1.1))) == near(-0.75, 0.1)
+    assert ends(difference(fid(20, 1), fid(20, 1))) == (0, 0, 0)
 
 
 def test_noise_that_only_one_side_has_widens_the_interval():
     base = fid_with_own_noise(0, 0)
-    small, large = (differences.difference(fid_with_own_noise(0.3, noise), base) for noise in (0.1, 0.2))
+    small, large = (difference(fid_with_own_noise(0.3, noise), base) for noise in (0.1, 0.2))
     assert small.mean == large.mean == pytest.approx(0.3)
     assert large.high - large.low == pytest.approx(2 * (small.high - small.low))
     assert large.high - large.low < base.high - base.low
@@ -58,7 +67,7 @@ def test_noise_that_only_one_side_has_widens_the_interval():
 def test_fids_of_other_seeds_are_not_paired():
     one = fid(20, 1)
     with pytest.raises(ValueError, match="zip"):
-        differences.difference(Fid(**one.model_dump() | {"per_seed": [20.0], "left_out": one.left_out[:1]}), one)
+        difference(Jackknife(**one.model_dump() | {"per_seed": [20.0], "left_out": one.left_out[:1]}), one)
 
 
 def test_variants_are_beside_fp32():
@@ -99,10 +108,16 @@ def test_controls_are_beside_what_fp32_drew_of_the_same_noise():
 def test_controls_are_beside_the_fisher_choice_of_the_same_size():
     found = differences.controls_against_fisher(CONTROLS)
     assert {ratio: list(row) for ratio, row in found.items()} == {8: ["none", "uniform"], 12.5: ["none", "uniform"]}
-    assert ends(found[8]["none"]) == near(-1.25, 0.15)
+    assert ends(found[8]["none"].difference.plain) == near(-1.25, 0.15)
     assert found[8]["uniform"] is None
-    assert ends(found[12.5]["none"]) == near(0.5, 0.05)
-    assert ends(found[12.5]["uniform"]) == near(1.25, 0.15)
+    assert ends(found[12.5]["none"].difference.plain) == near(0.5, 0.05)
+    assert ends(found[12.5]["uniform"].difference.plain) == near(1.25, 0.15)
+    # 25 times the squared error is 10 log10(25) dB; BETTER is the farther one from FP32, which is BASE.
+    gain = 10 * np.log10(FAR / NEAR)
+    assert found[8]["none"].gain.value == pytest.approx(gain)
+    assert found[12.5]["none"].gain.value == -np.inf
+    assert found[12.5]["uniform"].gain.value == pytest.approx(-gain)
+    assert [found[8]["none"].nearer, found[12.5]["none"].nearer] == ["Fisher", "control"]
 
 
 FLOATS = {
@@ -119,11 +134,11 @@ def measured(kib: float, found: Quality):
 
 
 FLOAT_EVALUATIONS = {
-    "fp32": measured(400, quality(20, 1, None)),
-    "half": measured(200, quality(20.5, 1.1, 50.0)),
-    "low": measured(250, quality(20.25, 1.5, 50.0)),
-    "high": measured(300, quality(21.5, 1.0, 50.0)),
-    "int4": measured(50, quality(29, 1, 20.0)),
+    "fp32": measured(400, quality(20, 1, 0)),
+    "half": measured(200, quality(20.5, 1.1, NEAR)),
+    "low": measured(250, quality(20.25, 1.5, NEAR)),
+    "high": measured(300, quality(21.5, 1.0, NEAR)),
+    "int4": measured(50, quality(29, 1, FAR)),
 }
 
 
@@ -132,8 +147,8 @@ def test_float_policies_are_beside_the_uniform_one_and_nothing_else():
     assert list(found) == ["low", "high"]
     assert [one.control for one in found.values()] == ["half", "half"]
     assert [one.size for one in found.values()] == [1.25, 1.5]
-    assert ends(found["low"].difference) == near(-0.25, 0.4)
-    assert ends(found["high"].difference) == near(1.0, 0.1)
+    assert ends(found["low"].difference.plain) == near(-0.25, 0.4)
+    assert ends(found["high"].difference.plain) == near(1.0, 0.1)
     assert [one.verdict for one in found.values()] == ["not distinguishable from half", "worse than half"]
 
 

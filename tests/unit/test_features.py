@@ -10,14 +10,21 @@ from pytorch_fid.inception import fid_inception_v3
 from laqfi import records
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
-from laqfi.quality import features, statistics
+from laqfi.base.pictures import from_uint8
+from laqfi.quality import features
 from laqfi.quality.classifier import FeatureNet
 from laqfi.quality.judge import Judge
+from laqfi.quality.kernel import KernelReference, jackknife_kid, mean_within
 from laqfi.quality.params import Inception
 from laqfi.stages.features import feature_network
 from laqfi.stages.reference import reference
 
 CPU = torch.device("cpu")
+
+
+def first(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As a features file names the tensors of its first network."""
+    return {f"0.{name}": tensor for name, tensor in state.items()}
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +71,9 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
     )
     feature_network(profile.dataset, profile.features, images=paths.dataset, network=paths.network, info=paths.info)
     info = records.read(paths.info, records.FeatureNetwork)
-    assert (info.network, info.accuracy, info.sha256) == ("inception", None, files.sha256(paths.network))
+    assert (info.network, info.accuracy, info.sha256) == ("inception", [], files.sha256(paths.network))
 
-    extract = features.load(paths.network, CPU)
+    (extract,) = features.load(paths.network, CPU)
     found = extract(images[:3])
     assert (found.shape, found.dtype) == ((3, 2048), np.float64)
     assert found.std(0).mean() > 0.01 * found.mean(), "images are told apart"
@@ -80,12 +87,14 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
         out=paths.reference,
         floor=paths.floor,
     )
-    assert files.read_array(paths.reference, "covariance").shape == (2048, 2048)
+    assert files.read_array(paths.reference, "covariance").shape == (1, 2048, 2048)
     judge = Judge(paths.network, paths.reference, profile.evaluate.groups)
     found = judge.quality(images[None, 4:], images[None, 4:])
-    assert (found.images, found.psnr) == (4, None)
-    assert found.fid.mean > 1e-3 * np.trace(files.read_array(paths.reference, "covariance"))
-    assert found.kid == pytest.approx(statistics.kid(extract(images[4:]), extract(images[:4])), abs=1e-12)
+    assert (found.images, found.fid_again, found.squared_error) == (4, None, [[0] * 4])
+    assert found.fid.mean > 1e-3 * np.trace(files.read_array(paths.reference, "covariance")[0])
+    real = extract(images[:4]).astype(np.float32).astype(np.float64)
+    expected = jackknife_kid(extract(images[4:]), KernelReference(real, mean_within(real)), 2)
+    assert found.kid.mean == pytest.approx(expected.value, abs=1e-12)
 
 
 def test_inception_sees_the_same_as_pytorch_fid(monkeypatch, tmp_path, inception_file, images):
@@ -93,12 +102,12 @@ def test_inception_sees_the_same_as_pytorch_fid(monkeypatch, tmp_path, inception
     monkeypatch.setenv(features.WEIGHTS, str(weights))
     state = features.fetch_inception(sha256, tmp_path)
     path = tmp_path / "features.safetensors"
-    files.write_tensors(path, state, {"network": "inception"})
+    files.write_tensors(path, first(state), {"network": "inception"})
     network = features.inception_network(torch.load(weights, weights_only=True))
     rgb = torch.from_numpy(images[:2]).expand(-1, 3, -1, -1).float() / 255
     with torch.no_grad():
         expected = network(rgb)[0].flatten(1).numpy()
-    found = features.load(path, CPU)(images[:2])
+    found = features.load(path, CPU)[0](images[:2])
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.mean())
 
 
@@ -142,7 +151,7 @@ def test_without_network_the_error_names_the_variable(monkeypatch, tmp_path):
 
 def test_a_file_of_an_unknown_network_is_refused(tmp_path):
     path = tmp_path / "features.safetensors"
-    files.write_tensors(path, {"w": torch.zeros(1)}, {"network": "vgg"})
+    files.write_tensors(path, {"0.w": torch.zeros(1)}, {"network": "vgg"})
     with pytest.raises(LaqfiError, match="network is 'vgg', allowed is classifier or inception"):
         features.load(path, CPU)
 
@@ -150,15 +159,37 @@ def test_a_file_of_an_unknown_network_is_refused(tmp_path):
 def test_images_of_another_size_than_the_network_is_for_are_refused(tmp_path):
     path = tmp_path / "features.safetensors"
     metadata = {"network": "classifier", "image": [1, 8], "classes": 2}
-    files.write_tensors(path, FeatureNet(1, 8, 2).state_dict(), metadata)
-    assert features.load(path, CPU)(np.zeros((2, 1, 8, 8), np.uint8)).shape == (2, 84)
+    files.write_tensors(path, first(FeatureNet(1, 8, 2).state_dict()), metadata)
+    (extract,) = features.load(path, CPU)
+    assert extract(np.zeros((2, 1, 8, 8), np.uint8)).shape == (2, 84)
     with pytest.raises(LaqfiError, match=r"is for images \(1, 8, 8\), found \(1, 16, 16\)"):
-        features.load(path, CPU)(np.zeros((2, 1, 16, 16), np.uint8))
+        extract(np.zeros((2, 1, 16, 16), np.uint8))
 
 
 def test_a_features_file_of_other_inception_weights_is_refused_in_one_line(tmp_path):
     path = tmp_path / "features.safetensors"
-    files.write_tensors(path, {"weight": torch.zeros(3)}, {"network": "inception"})
+    files.write_tensors(path, {"0.weight": torch.zeros(3)}, {"network": "inception"})
     with pytest.raises(LaqfiError, match="not the weights of pytorch-fid's Inception") as error:
         features.load(path, CPU)
     assert "\n" not in str(error.value)
+
+
+def test_networks_of_one_file_come_in_order_and_each_sees_for_itself(tmp_path):
+    path, images = tmp_path / "features.safetensors", np.arange(128, dtype=np.uint8).reshape(2, 1, 8, 8)
+    networks = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        networks.append(FeatureNet(1, 8, 2).eval())
+    named = {f"{place}.{name}": t for place, one in enumerate(networks) for name, t in one.state_dict().items()}
+    files.write_tensors(path, named, {"network": "classifier", "image": [1, 8], "classes": 2})
+    for extract, network in zip(features.load(path, CPU), networks, strict=True):
+        expected = network.features(from_uint8(images)).detach().double().numpy()
+        np.testing.assert_allclose(extract(images), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("names", [["w"], ["1.w"], ["0.w", "2.w"], []])
+def test_a_features_file_without_its_first_network_or_with_a_gap_is_refused(tmp_path, names):
+    path = tmp_path / "features.safetensors"
+    files.write_tensors(path, {name: torch.zeros(1) for name in names}, {"network": "classifier"})
+    with pytest.raises(LaqfiError, match=r"features\.safetensors: holds the networks .*, allowed are 0, 1"):
+        features.load(path, CPU)

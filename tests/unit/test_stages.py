@@ -16,8 +16,10 @@ from laqfi.base import files, sources
 from laqfi.base.errors import LaqfiError
 from laqfi.params import whole
 from laqfi.quality import features, statistics
+from laqfi.quality.fidelity import fidelity
 from laqfi.quality.judge import Judge
 from laqfi.quant.params import Variant
+from laqfi.records import Interval
 from laqfi.report.differences import against_fp32
 from laqfi.report.numbers import rounded
 from laqfi.report.verdicts import fid_band, verdict
@@ -222,7 +224,7 @@ def test_fp32_is_the_trained_model_and_identical_to_itself(done):
     assert trained.keys() == kept.keys()
     assert all(torch.equal(trained[name], kept[name]) for name in trained)
     found = records.read(done.root / "evaluate/fp32.json", records.Evaluation)
-    assert found.psnr is None
+    assert found.squared_error == [[0] * 100] * 2
     assert set(found.noise_mse.values()) == {0.0}
     variant = against_fp32({"fp32": found})["fp32"]
     assert (variant.reduction, variant.images.verdict) == (0, "identical to FP32")
@@ -236,40 +238,50 @@ def test_a_quantized_variant_is_smaller_and_close(done):
     assert found.file_bytes == stored(done, "ratio").stat().st_size
     assert sum(found.parameters.values()) == sum(t.numel() for t in tensors.values())
     assert 0.5 * base.bytes < found.bytes < base.bytes
-    assert found.psnr > 40
+    assert fidelity(found.squared_error, found.pixels).pooled > 40
     assert 0 < found.noise_mse[1] < 1e-4
     assert len(found.fid.per_seed) == 2
     assert found.fid.mean == pytest.approx(np.mean(found.fid.per_seed))
+
+
+def fid_runs(judge: Judge, images: np.ndarray) -> list[statistics.Jackknifed]:
+    """By the first network, of images [seeds, N, C, H, W]."""
+    features = [judge.extract(seed)[0] for seed in images]
+    return [statistics.jackknife_fid(one, judge.targets[0], judge.groups) for one in features]
+
+
+def pooled_psnr(images: np.ndarray, others: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((images.astype(np.float64) - others) ** 2)))
 
 
 @pytest.mark.parametrize("key", ["images", "ancestral"])
 def test_the_report_says_of_a_variant_what_its_images_beside_those_of_fp32_say(done, key):
     """Features of both sets of images from one network, differences formed seed by seed, as words and as numbers."""
     judge = Judge(done.network, done.reference, done.profile.evaluate.groups)
-
-    def runs(name):
-        images = files.read_array(done.root / f"sample/{name}.npz", key)
-        return [judge.jackknife(judge.extract(seed)) for seed in images], images
-
-    (found, images), (base, base_images) = runs("budget"), runs("fp32")
+    drawn = {name: files.read_array(done.root / f"sample/{name}.npz", key) for name in ("budget", "fp32")}
+    images, base_images = drawn.values()
+    found, base = (fid_runs(judge, one) for one in drawn.values())
     mean, base_mean = (np.mean([run.value for run in one]) for one in (found, base))
     difference = statistics.interval(statistics.paired_difference(found, base))
     assert difference.low < difference.mean < difference.high
     metrics = files.read_json(done.root / "metrics.json")
     numbers = (metrics["variants"] if key == "images" else metrics["headline"][key])["budget"]
-    wanted = {"fid": mean, "fid_difference": difference.mean, "psnr": statistics.psnr(images, base_images)}
+    wanted = {"fid": mean, "fid_difference": difference.mean, "psnr": pooled_psnr(images, base_images)}
     wanted |= {"fid_difference_low": difference.low, "fid_difference_high": difference.high}
     assert {name: numbers[name] for name in wanted} == {name: rounded(value) for name, value in wanted.items()}
 
     begins = "| budget |" if key == "images" else f"| {key} | budget |"
     line = next(line for line in (done.root / "summary.md").read_text().splitlines() if line.startswith(begins))
-    assert f"| {verdict(difference)} | {fid_band(mean, base_mean)} |" in line
+    low, high = (numbers[f"fid_difference_all_{end}"] for end in ("low", "high"))
+    assert low <= numbers["fid_difference_low"] < numbers["fid_difference_high"] <= high
+    word = verdict(Interval(mean=numbers["fid_difference"], low=low, high=high))
+    assert f"| {word} | {fid_band(mean, base_mean)} |" in line
 
 
 def test_the_report_says_of_a_control_what_fp32_drew_of_the_same_noise_says(done):
     judge = Judge(done.network, done.reference, done.profile.evaluate.groups)
     images = files.read_array(done.root / "sample/fp32.npz", "images")[:, : done.profile.controls.images]
-    base = [judge.jackknife(judge.extract(seed)) for seed in images]
+    base = fid_runs(judge, images)
     table = records.read(done.root / "controls.json", records.ControlTable)
     assert table.base == judge.quality(images, images)
     metrics, compared = files.read_json(done.root / "metrics.json"), 0
@@ -279,8 +291,10 @@ def test_the_report_says_of_a_control_what_fp32_drew_of_the_same_noise_says(done
         assert metrics["controls"][importance]["ratio_5"]["fid_difference"] == rounded(to_fp32.mean)
         if importance != "fisher":
             to_fisher = statistics.interval(statistics.paired_difference(found, runs["fisher"]))
-            wanted = {end: rounded(getattr(to_fisher, end)) for end in ("mean", "low", "high")}
-            assert metrics["against_fisher"]["ratio_5"][importance] == wanted
+            ends = {"": "mean", "_low": "low", "_high": "high"}
+            wanted = {f"fid_difference{end}": rounded(getattr(to_fisher, key)) for end, key in ends.items()}
+            numbers = metrics["against_fisher"]["ratio_5"][importance]
+            assert {key: numbers[key] for key in wanted} == wanted
             compared += 1
     assert compared > 2
 
@@ -291,8 +305,8 @@ def test_evaluating_takes_the_features_of_its_own_images_alone(done, tmp_path, m
     load, tensors = features.load, files.read_tensors
 
     def counting(path, device):
-        extract = load(path, device)
-        return lambda images: seen.append(len(images)) or extract(images)
+        first, second = load(path, device)
+        return [lambda images: seen.append(len(images)) or first(images), second]
 
     monkeypatch.setattr(features, "load", counting)
     monkeypatch.setattr(files, "read_tensors", lambda path: read.append(path) or tensors(path))
@@ -365,12 +379,20 @@ def test_samples_of_another_run_are_refused(done, tmp_path, change, message):
     assert not (tmp_path / "evaluate").exists()
 
 
-def test_the_reference_of_another_network_is_refused(done, tmp_path):
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [(2, "has 5 features, allowed are the 84"), (1, "is of 1 networks, allowed are the 2")],
+)
+def test_the_reference_of_another_network_is_refused(done, tmp_path, networks, message):
     other = SimpleNamespace(**vars(done) | {"reference": tmp_path / "reference.npz"})
     files.write_arrays(
-        other.reference, mean=np.zeros(5), covariance=np.eye(5), kid_features=np.ones((3, 5), np.float32)
+        other.reference,
+        mean=np.zeros((networks, 5)),
+        covariance=np.stack([np.eye(5)] * networks),
+        kid_features=np.ones((3, 5), np.float32),
+        kid_within=np.array(1.0),
     )
-    with pytest.raises(LaqfiError, match=r"reference\.npz: has 5 features, allowed are the 84 of"):
+    with pytest.raises(LaqfiError, match=rf"reference\.npz: {message} of"):
         evaluate_variant(other, "ratio")
 
 

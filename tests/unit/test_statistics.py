@@ -8,18 +8,15 @@ from scipy import stats
 from laqfi.quality.statistics import (
     Jackknifed,
     Reference,
-    fid_of,
     interval,
     jackknife_fid,
-    kid,
     matrix_sqrt,
     mean_and_covariance,
     paired_difference,
-    polynomial_mmd2,
-    psnr,
+    record_of,
     runs_of,
 )
-from laqfi.records import Fid
+from laqfi.records import Jackknife
 
 steady = settings(deadline=None, derandomize=True, max_examples=50)
 seeds = st.integers(0, 2**32 - 1)
@@ -202,9 +199,9 @@ def test_an_interval_of_no_number_is_refused():
 def test_runs_are_the_same_after_they_were_a_record():
     runs, _ = noisy_pair(1)
     runs.append(Jackknifed(1 / 3, np.array([*runs[0].left_out[:-1], 2 / 3])))
-    found = fid_of(runs)
+    found = record_of(runs)
     assert (found.mean, found.low, found.high) == tuple(interval(runs).model_dump().values())
-    again = runs_of(Fid.model_validate_json(found.model_dump_json()))
+    again = runs_of(Jackknife.model_validate_json(found.model_dump_json()))
     assert [one.value for one in again] == [one.value for one in runs]
     for one, other in zip(again, runs, strict=True):
         assert np.array_equal(one.left_out, other.left_out)
@@ -228,52 +225,3 @@ def test_runs_with_different_numbers_of_seeds_are_not_paired():
 def test_pairing_narrows_the_interval_of_correlated_runs(seed):
     runs, base = noisy_pair(seed)
     assert half_width(paired_difference(runs, base)) < 0.1 * np.hypot(half_width(runs), half_width(base))
-
-
-def test_kid_equals_the_double_loop_of_its_definition():
-    x, y = random_features(1, 7, 4), random_features(2, 5, 4)
-
-    def kernel(a, b):
-        return (sum(p * q for p, q in zip(a, b, strict=True)) / 4 + 1) ** 3
-
-    within_x = np.mean([kernel(x[i], x[j]) for i in range(7) for j in range(7) if i != j])
-    within_y = np.mean([kernel(y[i], y[j]) for i in range(5) for j in range(5) if i != j])
-    across = np.mean([kernel(a, b) for a in x for b in y])
-    assert kid(x, y) == pytest.approx(within_x + within_y - 2 * across, rel=1e-9)
-
-
-def test_kid_is_the_mean_over_blocks():
-    x, y = random_features(1, 12, 4), random_features(2, 9, 4)
-    expected = np.mean([polynomial_mmd2(x[4 * k : 4 * k + 4], y[3 * k : 3 * k + 3]) for k in range(3)])
-    assert kid(x, y, block=3) == pytest.approx(expected, rel=1e-9)
-
-
-def test_kid_is_unbiased_for_samples_of_one_distribution():
-    draws = np.random.default_rng(0).normal(size=(500, 2, 20, 3))
-    values = [kid(x, y) for x, y in draws]
-    assert abs(np.mean(values)) < 4 * stats.sem(values)
-
-
-def test_kid_is_clearly_positive_for_different_distributions():
-    random = np.random.default_rng(0)
-    assert kid(random.normal(1, 1, size=(200, 3)), random.normal(0, 1, size=(200, 3))) > 1
-
-
-@pytest.mark.parametrize("step", [1, 5, 255])
-def test_psnr_of_a_constant_difference_has_its_closed_form(step):
-    dark = np.zeros((2, 1, 4, 4), dtype=np.uint8)
-    expected = pytest.approx(20 * np.log10(255 / step), abs=1e-9)
-    assert psnr(dark + np.uint8(step), dark) == expected
-    assert psnr(dark, dark + np.uint8(step)) == expected
-
-
-def test_psnr_pools_all_images():
-    images = np.zeros((10, 1, 2, 5), dtype=np.uint8)
-    changed = images.copy()
-    changed[3, 0, 1, 1] = 255
-    assert psnr(changed, images) == pytest.approx(10 * np.log10(100))
-
-
-def test_psnr_of_identical_images_is_none():
-    images = np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8)
-    assert psnr(images, images.copy()) is None

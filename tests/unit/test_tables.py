@@ -5,94 +5,126 @@ import io
 import math
 
 import pytest
+from scipy import stats
 
 from laqfi.base.errors import LaqfiError
+from laqfi.quality.fidelity import Median
 from laqfi.records import FisherKind, FisherTable, Interval, Means
 from laqfi.report import noise, numbers, tables
-from laqfi.report.differences import against_fp32
-from laqfi.report.layers import layer_rows
+from laqfi.report.differences import against_fp32, controls_against_fisher
+from laqfi.report.layers import layer_table
+from laqfi.report.tables import Table
 from small_run import (
     ALLOCATIONS,
     CONTROLS,
     EVALUATIONS,
+    FAR,
     FLOORS,
     HALF,
+    NEAR,
+    PIXELS,
     allocation,
     evaluation,
     quality,
 )
 
 VARIANTS = against_fp32(EVALUATIONS)
-METRICS = numbers.metrics(EVALUATIONS, ALLOCATIONS, FLOORS, CONTROLS)
+METRICS = numbers.metrics(VARIANTS, ALLOCATIONS, FLOORS, CONTROLS)
 FLOATS = {
     "half": allocation("uniform", None, 1e-6),
     "high": allocation("ratio", None, 2e-6),
     "same": allocation("ratio", None, 3e-6),
 }
 FLOAT_EVALUATIONS = {
-    "half": evaluation(2, 1e-6, quality(20.5, 1.1, 50.0)),
-    "high": evaluation(3, 2e-6, quality(21.5, 1.0, 50.0)),
-    "same": evaluation(2.5, 3e-6, quality(20.5, 1.1, 50.0)),
+    "half": evaluation(2, 1e-6, quality(20.5, 1.1, NEAR)),
+    "high": evaluation(3, 2e-6, quality(21.5, 1.0, NEAR)),
+    "same": evaluation(2.5, 3e-6, quality(20.5, 1.1, NEAR)),
 }
 
 
-def digits(mean: float, spread: float) -> dict[str, float]:
-    """Six of each end of the interval that `spread` has."""
-    found = {"": mean, "_low": mean - spread * HALF, "_high": mean + spread * HALF}
+def digits(name: str, mean: float, spread: float) -> dict[str, float]:
+    """Six of the value and of each end of the interval that `spread` has."""
+    found = {name: mean, f"{name}_low": mean - spread * HALF, f"{name}_high": mean + spread * HALF}
     return {end: float(f"{value:.6g}") for end, value in found.items()}
 
 
+def decibels(squared_error: float) -> float:
+    return 10 * math.log10(255**2 * PIXELS / squared_error)
+
+
 def test_metrics_hold_every_number_of_a_variant():
-    fid = {f"fid{end}": value for end, value in digits(20.7654321, 1.1).items()}
-    difference = {f"fid_difference{end}": value for end, value in digits(0.7654321, 0.1).items()}
-    assert METRICS["variants"]["uniform"] == fid | difference | {
-        "bytes": 2 * 2**20,
-        "reduction_percent": 50.0,
-        "kid": 0.0123457,
-        "noise_mse": 2e-6,
-        "psnr": 43.21,
-        "bits_per_weight": 4.0,
-        "bits_over_bound": 1.5,
-    }
+    found = dict(METRICS["variants"]["uniform"])
+    share = stats.binomtest(0, 80).proportion_ci(0.95, method="wilson")
+    for name in ("fid_difference", "kid_difference"):
+        low, high = found.pop(f"{name}_all_low"), found.pop(f"{name}_all_high")
+        assert low <= found[f"{name}_low"] < found[f"{name}_high"] <= high
+    psnr = float(f"{decibels(NEAR):.6g}")
+    kid = digits("kid", 0.0207654321, 0.0011) | digits("kid_difference", 0.0007654321, 0.0001)
+    fid = (
+        digits("fid", 20.7654321, 1.1) | digits("fid_difference", 0.7654321, 0.1) | digits("fid_again", 41.5308642, 2.2)
+    )
+    assert found == pytest.approx(
+        fid
+        | kid
+        | {
+            "bytes": 2 * 2**20,
+            "file_bytes": 2 * 2**20 + 1000,
+            "reduction_percent": 50.0,
+            "noise_mse": 2e-6,
+            "median_psnr": psnr,
+            "median_psnr_low": psnr,
+            "median_psnr_high": psnr,
+            "psnr": float(f"{decibels(NEAR * 39 / 40):.6g}"),
+            "tipped": 0.0,
+            "tipped_low": 0.0,
+            "tipped_high": float(f"{share.high:.6g}"),
+            "bits_per_weight": 4.0,
+            "bits_over_bound": 1.5,
+        }
+    )
 
 
 def test_metrics_hold_the_floor_and_every_variant_in_order():
-    assert METRICS["floor"] == {"fid": 1.5, "low": 1.25, "high": 1.75, "kid": 0.001}
+    ends = {"fid": 1.5, "fid_low": 1.25, "fid_high": 1.75, "kid": 0.001, "kid_low": -0.001, "kid_high": 0.003}
+    assert METRICS["floor"] == ends
     assert list(METRICS["variants"]) == ["fp32", "uniform", "ratio_25"]
 
 
 def test_metrics_of_identical_images_have_no_psnr():
-    assert "psnr" not in METRICS["variants"]["fp32"]
+    assert not any("psnr" in key for key in METRICS["variants"]["fp32"])
 
 
 def test_metrics_hold_what_was_drawn_again():
     assert list(METRICS["headline"]) == ["large"]
     assert list(METRICS["headline"]["large"]) == ["fp32", "ratio_25"]
     found = METRICS["headline"]["large"]["ratio_25"]
-    assert {"fid": found["fid"], "psnr": found["psnr"]} == {"fid": 10.5, "psnr": 30.0}
-    assert {end: found[f"fid_difference{end}"] for end in ("", "_low", "_high")} == digits(0.5, 1)
-    once = {"fp32": EVALUATIONS["uniform"]}
+    assert (found["fid"], found["median_psnr"]) == (10.5, float(f"{decibels(FAR):.6g}"))
+    wanted = digits("fid_difference", 0.5, 1)
+    assert {name: found[name] for name in wanted} == wanted
+    once = against_fp32({"fp32": EVALUATIONS["uniform"]})
     assert "headline" not in numbers.metrics(once, {"fp32": ALLOCATIONS["uniform"]}, FLOORS, CONTROLS)
 
 
-def test_metrics_hold_the_controls_that_differ_from_fp32():
+def test_metrics_hold_every_control():
     found = METRICS["controls"]
-    assert found["fisher"]["ratio_8"] == {"psnr": 43.21, "fid_difference": 0.75}
-    assert found["none"] == {
-        "ratio_8": {"psnr": 31.96, "fid_difference": -0.5},
-        "ratio_64": {"psnr": 43.21, "fid_difference": 0.75},
-    }
+    psnr = float(f"{decibels(NEAR):.6g}")
+    near = {"median_psnr": psnr, "median_psnr_low": psnr, "median_psnr_high": psnr}
+    assert found["fisher"]["ratio_8"] == near | {"fid_difference": 0.75}
+    assert found["none"]["ratio_12.5"] == {"fid_difference": 0.0}, "images that equal FP32's have no PSNR"
     assert list(found["uniform"]) == ["ratio_12.5"]
 
 
 def test_metrics_hold_both_comparisons():
-    found = numbers.metrics({"fp32": EVALUATIONS["fp32"]} | FLOAT_EVALUATIONS, ALLOCATIONS | FLOATS, FLOORS, CONTROLS)
-    ends = {"mean": "", "low": "_low", "high": "_high"}
-    assert found["against_uniform"]["high"] == {name: digits(1.0, 0.1)[end] for name, end in ends.items()}
+    variants = against_fp32({"fp32": EVALUATIONS["fp32"]} | FLOAT_EVALUATIONS)
+    found = numbers.metrics(variants, ALLOCATIONS | FLOATS, FLOORS, CONTROLS)
+    wanted = digits("fid_difference", 1.0, 0.1)
+    assert {name: found["against_uniform"]["high"][name] for name in wanted} == wanted
     assert set(found["against_fisher"]) == {"ratio_8", "ratio_12.5"}
-    assert found["against_fisher"]["ratio_8"] == {
-        "none": {name: digits(-1.25, 0.15)[end] for name, end in ends.items()}
+    (beside,) = found["against_fisher"]["ratio_8"].values()
+    wanted = digits("fid_difference", -1.25, 0.15) | {
+        "median_psnr_gain": float(f"{decibels(NEAR) - decibels(FAR):.6g}")
     }
+    assert {name: beside[name] for name in wanted} == wanted
     assert METRICS["against_uniform"] == {}
 
 
@@ -115,17 +147,43 @@ def test_a_timestep_beyond_all_predictions_is_named():
         noise.changes({"x": EVALUATIONS["uniform"]}, {"x": predicted})
 
 
-def test_spearman_is_the_rank_correlation_and_nan_for_two_points():
-    assert noise.spearman({"a": (1, 2), "b": (10, 4), "c": (100, 300)}) == pytest.approx(1)
-    assert noise.spearman({"a": (1, 2), "b": (10, 4), "c": (100, 3)}) == pytest.approx(0.5)
-    assert math.isnan(noise.spearman({"a": (1, 2), "b": (10, 4)}))
+ORDERED = {name: (place, 10.0**place) for place, name in enumerate("abcdefgh", 1)}
 
 
-def test_metrics_hold_the_correlation_of_three_variants_and_none_of_two():
+def test_spearman_is_the_rank_correlation_with_the_published_interval():
+    swapped = ORDERED | {"a": (2, 10.0), "b": (1, 100.0)}
+    found = noise.spearman(swapped)
+    assert found.rho == pytest.approx(1 - 6 * 2 / (8 * 63))
+    half = 1.959964 * math.sqrt((1 + found.rho**2 / 2) / 5)
+    assert found.low == pytest.approx(math.tanh(math.atanh(found.rho) - half), rel=1e-6)
+    assert found.high == pytest.approx(math.tanh(math.atanh(found.rho) + half), rel=1e-6)
+
+
+def test_a_perfect_order_of_few_points_is_no_certainty():
+    found, nearly = noise.spearman(ORDERED), noise.spearman(ORDERED | {"a": (2, 10.0), "b": (1, 100.0)})
+    assert (found.rho, found.low, found.high) == (pytest.approx(1), pytest.approx(nearly.low), pytest.approx(1))
+    assert noise.spearman({name: (-x, y) for name, (x, y) in ORDERED.items()}).high == pytest.approx(-nearly.low)
+
+
+def test_spearman_says_nothing_of_four_points_or_of_equal_ones():
+    assert noise.spearman(dict([*ORDERED.items()][:4])) is None
+    with pytest.warns(match="constant"):
+        assert noise.spearman({name: (1.0, y) for name, (_, y) in ORDERED.items()}) is None
+
+
+def test_metrics_hold_the_correlations_of_enough_variants():
     assert "predicted_against_measured" not in METRICS
-    third = {"int4": evaluation(1, 1e-3, quality(30, 1, 10.0))}, {"int4": allocation("bits", 4.0, 1e-5)}
-    found = numbers.metrics(EVALUATIONS | third[0], ALLOCATIONS | third[1], FLOORS, CONTROLS)
-    assert found["predicted_against_measured"] == {"spearman": 0.5}
+    more = {f"int{bits}": evaluation(1, 10.0**-bits, quality(30, 1, 10 ** (8 - bits))) for bits in range(2, 7)}
+    chosen = {name: allocation("bits", 4.0, 2 * 10.0 ** -int(name[-1])) for name in more}
+    found = numbers.metrics(against_fp32(EVALUATIONS | more), ALLOCATIONS | chosen, FLOORS, CONTROLS)
+    assert found["predicted_against_measured"]["spearman"] == pytest.approx(1, abs=0.1)
+    assert set(found["predicted_against_images"]) == {"spearman", "low", "high"}
+
+
+def test_the_error_of_the_median_image_is_relative_to_the_largest_pixel():
+    fidelities = {name: one.images.fidelity for name, one in VARIANTS.items()}
+    found = noise.image_changes({"fp32": (1.0, 0.0), "uniform": (2.0, 0.0)}, fidelities)
+    assert found == {"uniform": (2.0, pytest.approx(NEAR / PIXELS / 255**2))}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +194,7 @@ def test_rounded_keeps_six_significant_digits(value, expected):
 
 
 def test_variants_are_one_readable_row_each():
-    rows = tables.variant_rows(VARIANTS)
+    rows = tables.variant_table(VARIANTS).rows
     assert [row["variant"] for row in rows] == ["fp32", "uniform", "ratio_25"]
     assert rows[1] == {
         "variant": "uniform",
@@ -145,12 +203,37 @@ def test_variants_are_one_readable_row_each():
         "size band": "beyond 50 %",
         "FID [95 % CI]": "20.77 [17.42, 24.11]",
         "FID − FP32 [95 % CI]": "+0.765 [+0.461, +1.070]",
-        "FID band": "fair",
-        "KID": "0.012",
-        "PSNR": "43.2 dB",
-        "noise MSE": "2.0e-06",
+        "all": tables.ends_cell(VARIANTS["uniform"].images.simultaneous),
         "verdict": "worse than FP32",
+        "FID band": "fair",
+        "KID [95 % CI]": "0.0208 [0.0174, 0.0241]",
+        "KID − FP32 [95 % CI]": "+0.0008 [+0.0005, +0.0011]",
+        "median PSNR [95 % CI]": "48.1 dB [48.1, 48.1]",
+        "other images": "0.0 % [0.0, 4.6]",
+        "PSNR of all": "48.2 dB",
+        "noise MSE": "2.0e-06",
     }
+
+
+def test_better_than_fp32_comes_with_what_it_means():
+    assert tables.BETTER in tables.variant_table(VARIANTS).rule
+    without = {name: one for name, one in VARIANTS.items() if name != "ratio_25"}
+    assert tables.variant_table(without).rule == tables.FAMILY
+
+
+def test_the_second_network_stands_beside_the_first():
+    rows = tables.second_network_table(VARIANTS).rows
+    assert rows[1] == {
+        "variant": "uniform",
+        "FID, first network": "20.77 [17.42, 24.11]",
+        "FID, second network": "41.53 [34.84, 48.22]",
+        "FID − FP32, first": "+0.765 [+0.461, +1.070]",
+        "FID − FP32, second": "+1.531 [+0.922, +2.139]",
+        "verdict, first": "worse",
+        "verdict, second": "worse",
+    }
+    alone = {name: one.model_copy(update={"fid_again": None}) for name, one in EVALUATIONS.items()}
+    assert tables.second_network_table(against_fp32(alone)).rows == []
 
 
 def test_a_difference_has_its_sign_and_zero_has_none():
@@ -159,12 +242,15 @@ def test_a_difference_has_its_sign_and_zero_has_none():
 
 
 def test_identical_images_are_said_to_be():
-    assert [row["PSNR"] for row in tables.variant_rows(VARIANTS)] == ["identical", "43.2 dB", "32.0 dB"]
+    rows = tables.variant_table(VARIANTS).rows
+    assert [row["PSNR of all"] for row in rows] == ["identical", "48.2 dB", "34.3 dB"]
+    assert rows[0]["median PSNR [95 % CI]"] == "identical"
+    assert tables.median_cell(Median(50.0, 40.04, math.inf)) == "50.0 dB [40.0, identical]"
 
 
 def test_what_is_drawn_again_is_a_row_for_each_variant_that_does():
-    first, second = tables.headline_rows(VARIANTS, FLOORS)
-    assert (first["drawn"], first["variant"], first["PSNR"]) == ("large", "fp32", "identical")
+    first, second = tables.headline_table(VARIANTS, FLOORS).rows
+    assert (first["drawn"], first["variant"], first["PSNR of all"]) == ("large", "fp32", "identical")
     assert second == {
         "drawn": "large",
         "variant": "ratio_25",
@@ -173,68 +259,79 @@ def test_what_is_drawn_again_is_a_row_for_each_variant_that_does():
         "real-vs-real FID": "0.75",
         "FID [95 % CI]": "10.50 [4.42, 16.58]",
         "FID − FP32 [95 % CI]": "+0.500 [-2.542, +3.542]",
+        "all": "[-2.542, +3.542]",
         "verdict": "not distinguishable from FP32",
         "FID band": "fair",
-        "KID": "0.012",
-        "PSNR": "30.0 dB",
+        "KID [95 % CI]": "0.0105 [0.0044, 0.0166]",
+        "KID − FP32 [95 % CI]": "+0.0005 [-0.0025, +0.0035]",
+        "median PSNR [95 % CI]": "34.2 dB [34.2, 34.2]",
+        "other images": "0.0 % [0.0, 0.0]",
+        "PSNR of all": "34.2 dB",
     }
 
 
 def test_float_variants_are_rows_beside_the_uniform_one():
-    assert tables.uniform_rows(FLOAT_EVALUATIONS, FLOATS) == [
+    assert tables.uniform_table(FLOAT_EVALUATIONS, FLOATS).rows == [
         {
             "variant": "high",
             "size, of the control's": "1.50 ×",
             "FID − FID of half [95 % CI]": "+1.000 [+0.696, +1.304]",
+            "all": "[+0.696, +1.304]",
             "verdict": "worse than half",
         },
         {
             "variant": "same",
             "size, of the control's": "1.25 ×",
             "FID − FID of half [95 % CI]": "+0.000 [+0.000, +0.000]",
+            "all": "[+0.000, +0.000]",
             "verdict": "identical to half",
         },
     ]
-    assert tables.uniform_rows(EVALUATIONS, ALLOCATIONS) == []
+    assert tables.uniform_table(EVALUATIONS, ALLOCATIONS).rows == []
 
 
 def test_controls_are_one_row_per_size_and_one_column_per_importance():
-    assert tables.control_rows(CONTROLS) == [
+    near, far = "48.1 dB [48.1, 48.1]", "34.2 dB [34.2, 34.2]"
+    assert tables.control_table(CONTROLS).rows == [
         {
             "smaller by": "8 ×",
-            "fisher": "43.2 dB, +0.75",
-            "squared error": "32.0 dB, -0.50",
+            "fisher": f"{near}, +0.75",
+            "squared error": f"{far}, -0.50",
             "same bits for all": "does not fit",
         },
         {
             "smaller by": "12.5 ×",
-            "fisher": "32.0 dB, -0.50",
+            "fisher": f"{far}, -0.50",
             "squared error": "identical, +0.00",
-            "same bits for all": "43.2 dB, +0.75",
+            "same bits for all": f"{near}, +0.75",
         },
-        {"smaller by": "64 ×", "fisher": "does not fit", "squared error": "43.2 dB, +0.75"},
+        {"smaller by": "64 ×", "fisher": "does not fit", "squared error": f"{near}, +0.75"},
     ]
 
 
 def test_every_size_that_fisher_can_meet_is_a_row_with_a_word_for_each_control():
-    assert tables.fisher_rows(CONTROLS) == [
-        {
-            "smaller by": "8 ×",
-            "mean bits": "4.0",
-            "squared error": "-1.25 [-1.71, -0.79] better",
-            "same bits for all": "does not fit",
-        },
-        {
-            "smaller by": "12.5 ×",
-            "mean bits": "2.6",
-            "squared error": "+0.50 [+0.35, +0.65] worse",
-            "same bits for all": "+1.25 [+0.79, +1.71] worse",
-        },
+    rows = tables.fisher_table(CONTROLS).rows
+    wide = controls_against_fisher(CONTROLS)
+    assert [(row["smaller by"], row["mean bits"]) for row in rows] == [("8 ×", "4.0"), ("12.5 ×", "2.6")]
+    cells = {"squared error": ("none", "better", "worse"), "same bits for all": ("uniform", "", "worse")}
+    for title, (name, *words) in cells.items():
+        for row, found, word in zip(rows, wide.values(), words, strict=True):
+            one = found[name]
+            cell = f"{tables.difference_cell(one.difference.simultaneous, 2)} {word}" if one else "does not fit"
+            assert row[title] == cell
+
+
+def test_gains_say_whose_images_are_nearer():
+    rows = tables.gain_table(CONTROLS).rows
+    assert [row["squared error"] for row in rows] == [
+        "+14.0 dB [+14.0, +14.0] Fisher nearer",
+        "-∞ dB [-∞, -∞] control nearer",
     ]
+    assert [row["same bits for all"] for row in rows] == ["does not fit", "-14.0 dB [-14.0, -14.0] control nearer"]
 
 
 def test_csv_reads_back_as_the_same_rows():
-    rows = [*tables.variant_rows(VARIANTS), dict.fromkeys(tables.variant_rows(VARIANTS)[0], 'a, "b"\nc')]
+    rows = [*tables.variant_table(VARIANTS).rows, dict.fromkeys(tables.variant_table(VARIANTS).rows[0], 'a, "b"\nc')]
     text = tables.as_csv(rows)
     assert list(csv.DictReader(io.StringIO(text, newline=""))) == rows
     assert "\r" not in text
@@ -246,9 +343,9 @@ def test_markdown_is_a_header_a_rule_and_one_line_per_row():
 
 
 def test_markdown_leaves_the_least_read_columns_to_the_csv():
-    rows = tables.variant_rows(VARIANTS)
+    rows = tables.variant_table(VARIANTS).rows
     header, _, *body = [line.strip("| ").split(" | ") for line in tables.as_markdown(rows).splitlines()]
-    assert set(rows[0]) - set(header) == {"KID", "noise MSE"}
+    assert set(rows[0]) - set(header) == set(tables.ONLY_IN_CSV)
     assert [dict(zip(header, cells, strict=True)) for cells in body] == [
         {column: row[column] for column in header} for row in rows
     ]
@@ -267,7 +364,7 @@ def test_layers_are_relative_to_the_largest_with_their_standard_errors():
     table = FisherTable(
         images=4, timesteps=[1, 50, 1000], layers={"w": "1"}, magnitude={"w": 1.0}, empirical=found, gauss_newton=found
     )
-    first, second, third = layer_rows(table)
+    first, second, third = layer_table(table).rows
     assert (first["layer"], first["empirical, t = 1"], second["Gauss–Newton, t = 1"]) == (
         "1",
         "1 ± 0.1",
@@ -277,3 +374,10 @@ def test_layers_are_relative_to_the_largest_with_their_standard_errors():
     assert second["empirical, t = 1 / t = 1000"] == "0.5 ± 0.03"
     assert (first["empirical, largest at"], second["Gauss–Newton, largest at"]) == ("t = 1", "t = 50")
     assert third["empirical, t = 1 / t = 1000"] == "none"
+
+
+def test_the_summary_has_findings_then_tables_with_their_rules_and_none_without_rows():
+    shown = [Table("One", [{"a": "1"}], "By the rule."), Table("None", []), Table("Two", [{"b": "2"}])]
+    assert tables.summary_markdown(["It works."], shown) == (
+        "Findings:\n\n- It works.\n\nOne:\n\n| a |\n| --- |\n| 1 |\n\nBy the rule.\n\nTwo:\n\n| b |\n| --- |\n| 2 |\n"
+    )

@@ -62,6 +62,22 @@ def test_a_variants_parameter_reruns_its_three_stages_and_the_report(restored):
     assert (restored.folder / "reports/tiny/metrics.json").read_bytes() == before
 
 
+def test_another_value_of_a_sweep_reruns_its_three_stages_and_the_report_in_both_engines(restored):
+    def sweep(*values):
+        text = yaml.safe_dump(changed(ratio={"p": list(values)}), sort_keys=False)
+        (restored.folder / "params.yaml").write_text(text)
+        restored.make("runs")
+
+    sweep(0.1, 0.5)
+    assert restored.repro() == variant("ratio_0_1") | variant("ratio_0_5") | {"params@tiny", "report@tiny"}
+    restored.make("adopt-dvc")
+    sweep(0.1, 0.9)
+    assert restored.planned() == variant("ratio_0_9") | {"report@tiny"}
+    assert restored.repro() == variant("ratio_0_9") | {"params@tiny", "report@tiny"}
+    rows = csv.DictReader((restored.folder / "reports/tiny/summary.csv").open())
+    assert [row["variant"] for row in rows] == ["fp32", "threshold", "ratio_0_1", "ratio_0_9", "budget"]
+
+
 def test_snakemake_reruns_the_same_for_a_variants_parameter(by_snakemake):
     by_snakemake.write_params(changed(ratio={"p": 0.9}))
     planned = by_snakemake.planned()

@@ -14,7 +14,7 @@ from laqfi.data import datasets
 from laqfi.data.params import Dataset
 from laqfi.diffusion.params import Diffusion, Train
 from laqfi.models import families
-from laqfi.params import yaml12
+from laqfi.params import sweeps, yaml12
 from laqfi.quality.params import Evaluate, Features
 from laqfi.quant.params import Controls, Quantize, Variant
 from laqfi.quant.policies import every as policies
@@ -150,12 +150,15 @@ class Params(Block):
 
 
 def load(path: Path) -> Params:
-    """Read and check all of params.yaml; variants come with the defaults of their policies.
+    """Read and check all of params.yaml; sweeps are written out, variants come with the defaults of their policies.
 
     Raises LaqfiError with one line for the first thing wrong.
     """
+    found = yaml12.read(path)
     try:
-        params = Params.model_validate(yaml12.read(path))
+        params = Params.model_validate(sweeps.expanded(found))
+    except LaqfiError as error:
+        raise LaqfiError(f"{path}: {error}") from error
     except ValidationError as error:
         raise LaqfiError(f"{path}: {first_line(error)}") from error
     variants = {}

@@ -89,7 +89,7 @@ def fisher_helps(rows: dict[float, dict[str, AgainstFisher | None]]) -> Finding 
         ]
         for name in dict.fromkeys(name for row in fitting.values() for name in row)
     }
-    parts += [f"{name} is not {at(sizes, fitting)}" for name, sizes in equal.items() if sizes]
+    parts += [f"{name} is not worse {at(sizes, fitting)}" for name, sizes in equal.items() if sizes]
     rule = (
         "Nearer: the interval of the median gain in PSNR leaves out zero. Worse: the interval of the difference in FID"
         " does. Both hold for the whole table at once."
