@@ -43,6 +43,8 @@ PLOTS = {
     "fidelity": (quality.size_against_fidelity, VARIANTS, LOOKS, JUDGED_CONTROLS),
     "bits": (formats.bits_map, ALLOCATIONS),
     "controls": (quality.control_lines, JUDGED_CONTROLS),
+    "no controls": (quality.control_lines, [row for row in JUDGED_CONTROLS if not row.judged]),
+    "no controls beside": (quality.size_against_fidelity, VARIANTS, LOOKS, []),
     "over bound": (formats.over_bound, ALLOCATIONS, LOOKS),
     "no bits": (formats.bits_map, {"fp32": ALLOCATIONS["fp32"]}),
     "no bound": (formats.over_bound, {"fp32": ALLOCATIONS["fp32"]}, LOOKS),
@@ -267,6 +269,13 @@ def test_a_floor_below_zero_is_on_the_axis_too(floor, scale):
     absolute = quality.size_against_fid(VARIANTS, LOOKS, floors).axes[1]
     assert absolute.get_yscale() == scale
     assert absolute.get_ylim()[0] < floor
+
+
+@pytest.mark.parametrize(("largest", "scale"), [(0.09, "linear"), (-0.11, "symlog")])
+def test_differences_are_on_a_linear_scale_unless_one_is_far_from_zero(largest, scale):
+    axis = Figure().subplots()
+    quality.difference_axis(axis, [Interval(mean=largest, low=largest, high=largest), Interval(mean=0, low=0, high=0)])
+    assert axis.get_yscale() == scale
 
 
 def test_error_bars_go_down_to_the_low_end_and_up_to_the_high_one():

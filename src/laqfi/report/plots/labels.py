@@ -41,7 +41,7 @@ def label_points(axis: Axes, points: Sequence[Named]) -> None:
     pixels = [tuple(axis.transData.transform(point.place)) for point in points]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in pixels]
     taken += [bar_of(axis, point) for point in points if point.bar]
-    taken += lines(axis)
+    taken += lines(axis) + [text.get_window_extent(renderer) for text in axis.texts]
     frame = axis.get_window_extent(renderer)
     for members in heaps(points, pixels):
         if len(members) < HEAP:

@@ -15,6 +15,8 @@ from laqfi.report.plots.canvas import ZERO, axes, label, legend, path, point, si
 from laqfi.report.plots.looks import Look
 from laqfi.report.tables import difference_cell, fid_cell, importance, median_cell
 
+LINEAR = 0.1  # differences in FID up to here are on a linear scale
+
 
 def size_against_fid(variants: dict[str, JudgedVariant], looked: dict[str, Look], floors: Floors) -> Figure:
     """Times smaller against FID: the paired difference to FP32, and the FID itself, each with its interval."""
@@ -30,7 +32,7 @@ def size_against_fid(variants: dict[str, JudgedVariant], looked: dict[str, Look]
         title, look = told(name, one), looked[name]
         point(paired, (one.times_smaller, one.images.difference.mean), name, title, look, spread(one.images.difference))
         point(absolute, (one.times_smaller, one.measured.fid.mean), name, title, look, spread(one.measured.fid))
-    difference_axis(paired)
+    difference_axis(paired, [one.images.difference for one in variants.values()])
     lowest = min(floors.fid.mean, *(one.measured.fid.low for one in variants.values()))
     absolute.set_yscale("log" if lowest > 0 else "symlog")
     absolute.yaxis.set_major_locator(
@@ -48,10 +50,11 @@ def size_against_fid(variants: dict[str, JudgedVariant], looked: dict[str, Look]
     return figure
 
 
-def difference_axis(axis: Axes) -> None:
-    """Linear around zero, where most variants are, and logarithmic beyond."""
-    axis.set_yscale("symlog", linthresh=0.1)
-    axis.yaxis.set_major_formatter("{x:g}")
+def difference_axis(axis: Axes, found: list[Interval]) -> None:
+    """Linear around zero, where most variants are, and logarithmic beyond, if one is there."""
+    if any(abs(end) > LINEAR for one in found for end in (one.low, one.high)):
+        axis.set_yscale("symlog", linthresh=LINEAR)
+        axis.yaxis.set_major_formatter("{x:g}")
 
 
 def named(name: str, look: Look, x: float, found: Interval) -> labels.Named:
@@ -158,7 +161,7 @@ def control_lines(controls: list[JudgedControl]) -> Figure:
             point(paired, (row.ratio, difference.mean), key, title, look, spread(difference))
         path(fidelity, places, key, title_of(name), **joined)
         path(paired, [(row.ratio, row.judged.difference.mean) for row in rows], key, title_of(name), **joined)
-    difference_axis(paired)
+    difference_axis(paired, [row.judged.difference for rows in found.values() for row in rows])
     for axis in (fidelity, paired):
         size_axis(axis)
     legend(
