@@ -48,8 +48,8 @@ ARRAYS = {
     },
     "samples": {"images": np.arange(2 * 3 * 64, dtype=np.uint8).reshape(2, 3, 1, 8, 8)},
     "reference": {
-        "mean": np.linspace(0, 1, 10).reshape(2, 5),
-        "covariance": np.stack([np.eye(5) + 0.25] * 2),
+        "mean": np.linspace(0, 1, 5),
+        "covariance": np.eye(5) + 0.25,
         "kid_within": np.array(1.5),
         "kid_features": np.linspace(0, 1, 15, dtype=np.float32).reshape(3, 5),
     },

@@ -87,11 +87,11 @@ def test_inception_features_end_to_end(tmp_path, monkeypatch, profile, inception
         out=paths.reference,
         floor=paths.floor,
     )
-    assert files.read_array(paths.reference, "covariance").shape == (1, 2048, 2048)
+    assert files.read_array(paths.reference, "covariance").shape == (2048, 2048)
     judge = Judge(paths.network, paths.reference, profile.evaluate.groups)
     found = judge.quality(images[None, 4:], images[None, 4:])
     assert (found.images, found.fid_again, found.squared_error) == (4, None, [[0] * 4])
-    assert found.fid.mean > 1e-3 * np.trace(files.read_array(paths.reference, "covariance")[0])
+    assert found.fid.mean > 1e-3 * np.trace(files.read_array(paths.reference, "covariance"))
     real = extract(images[:4]).astype(np.float32).astype(np.float64)
     expected = jackknife_kid(extract(images[4:]), KernelReference(real, mean_within(real)), 2)
     assert found.kid.mean == pytest.approx(expected.value, abs=1e-12)

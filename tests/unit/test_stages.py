@@ -380,19 +380,19 @@ def test_samples_of_another_run_are_refused(done, tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    ("networks", "message"),
-    [(2, "has 5 features, allowed are the 84"), (1, "is of 1 networks, allowed are the 2")],
+    ("change", "message"),
+    [
+        ({"mean": np.zeros(5), "covariance": np.eye(5), "kid_features": np.ones((3, 5), np.float32)}, "has 5 features"),
+        ({"again_mean": np.zeros(5), "again_covariance": np.eye(5)}, "has 5 features, allowed are the 84 of"),
+        ({"again_mean": None}, "again_mean"),
+    ],
 )
-def test_the_reference_of_another_network_is_refused(done, tmp_path, networks, message):
+def test_the_reference_of_another_network_is_refused(done, tmp_path, change, message):
+    names = ("mean", "covariance", "again_mean", "again_covariance", "kid_features", "kid_within")
+    arrays = files.read_arrays(done.reference, *names) | change
     other = SimpleNamespace(**vars(done) | {"reference": tmp_path / "reference.npz"})
-    files.write_arrays(
-        other.reference,
-        mean=np.zeros((networks, 5)),
-        covariance=np.stack([np.eye(5)] * networks),
-        kid_features=np.ones((3, 5), np.float32),
-        kid_within=np.array(1.0),
-    )
-    with pytest.raises(LaqfiError, match=rf"reference\.npz: {message} of"):
+    files.write_arrays(other.reference, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(LaqfiError, match=rf"reference\.npz: .*{message}"):
         evaluate_variant(other, "ratio")
 
 

@@ -12,6 +12,8 @@ from laqfi.quality import features, statistics
 from laqfi.quality.fidelity import squared_errors
 from laqfi.quality.kernel import KernelReference, jackknife_kid
 
+MOMENTS = (("mean", "covariance"), ("again_mean", "again_covariance"))  # of the first network, and of a second one
+
 
 class Judge:
     """The frozen feature networks and the statistics of the real images.
@@ -22,24 +24,22 @@ class Judge:
 
     def __init__(self, network: Path, reference: Path, groups: int):
         self.extractors = features.load(network, default_device())
-        real = files.read_arrays(reference, "mean", "covariance", "kid_features", "kid_within")
-        if len(real["mean"]) != len(self.extractors):
-            raise LaqfiError(
-                f"{reference}: is of {len(real['mean'])} networks, allowed are the {len(self.extractors)} of {network}"
-            )
-        pairs = zip(real["mean"], real["covariance"], strict=True)
-        self.targets = [statistics.Reference.of(mean, covariance) for mean, covariance in pairs]
+        moments = MOMENTS[: len(self.extractors)]
+        names = [name for pair in moments for name in pair]
+        real = files.read_arrays(reference, *names, "kid_features", "kid_within")
+        self.targets = [statistics.Reference.of(real[mean], real[covariance]) for mean, covariance in moments]
         self.kernel = KernelReference(real["kid_features"].astype(np.float64), float(real["kid_within"]))
         self.network, self.reference, self.groups = network, reference, groups
 
     def extract(self, images: np.ndarray) -> list[np.ndarray]:
         """Features [N, D] of uint8 images [N, C, H, W] by each network."""
         found = [extract(images) for extract in self.extractors]
-        if found[0].shape[1] != len(self.targets[0].mean):
-            raise LaqfiError(
-                f"{self.reference}: has {len(self.targets[0].mean)} features,"
-                f" allowed are the {found[0].shape[1]} of {self.network}"
-            )
+        for one, target in zip(found, self.targets, strict=True):
+            if one.shape[1] != len(target.mean):
+                raise LaqfiError(
+                    f"{self.reference}: has {len(target.mean)} features,"
+                    f" allowed are the {one.shape[1]} of {self.network}"
+                )
         return found
 
     def fids(self, seeds: list[list[np.ndarray]]) -> list[records.Jackknife]:

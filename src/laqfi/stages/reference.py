@@ -9,6 +9,7 @@ from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.random import generator
 from laqfi.quality import features, statistics
+from laqfi.quality.judge import MOMENTS
 from laqfi.quality.kernel import KernelReference, jackknife_kid, mean_within
 from laqfi.quality.params import Groups
 from laqfi.sampling.params import Draws
@@ -20,7 +21,7 @@ KID_IMAGES = 10_000
 def reference(sample: Draws, evaluate: Groups, *, dataset: Path, network: Path, out: Path, floor: Path) -> None:
     """Write mean and covariance of the training images, and FID and KID of as many held-out images as are drawn.
 
-    mean, covariance: [networks, D] and [networks, D, D]; kid_features: of the first network.
+    mean, covariance and kid_features are of the first network, again_mean and again_covariance of a second one.
     """
     arrays = files.read_arrays(dataset, "train_images", "test_images")
     extractors = features.load(network, default_device())
@@ -29,10 +30,9 @@ def reference(sample: Draws, evaluate: Groups, *, dataset: Path, network: Path, 
     order = generator("kid").permutation(len(real[0]))
     kid_features = real[0][order[:KID_IMAGES]].astype(np.float32)
     kernel = KernelReference(kid_features.astype(np.float64), mean_within(kid_features.astype(np.float64)))
-    means, covariances = (np.stack(parts) for parts in zip(*moments, strict=True))
-    files.write_arrays(
-        out, mean=means, covariance=covariances, kid_features=kid_features, kid_within=np.array(kernel.within)
-    )
+    pairs = zip(MOMENTS, moments, strict=False)  # the networks are one or two
+    named = {name: part for names, parts in pairs for name, part in zip(names, parts, strict=True)}
+    files.write_arrays(out, **named, kid_features=kid_features, kid_within=np.array(kernel.within))
 
     draws = {"images": sample.images, **{name: again.images for name, again in sample.headline.items()}}
     order = generator("floor").permutation(len(arrays["test_images"]))
@@ -40,10 +40,9 @@ def reference(sample: Draws, evaluate: Groups, *, dataset: Path, network: Path, 
     targets = [statistics.Reference.of(mean, covariance) for mean, covariance in moments]
 
     def floor_of(images: int) -> records.Floor:
-        pairs = zip(held_out, targets, strict=True)
         fid, *again = [
             statistics.interval([statistics.jackknife_fid(one[:images], target, evaluate.groups)])
-            for one, target in pairs
+            for one, target in zip(held_out, targets, strict=True)
         ]
         kid = statistics.interval([jackknife_kid(held_out[0][:images], kernel, evaluate.groups)])
         counted = len(held_out[0][:images])
