@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 README, RUNNING, METHOD = ROOT / "README.md", ROOT / "docs/running.md", ROOT / "docs/method.md"
 QUOTING = [README, ROOT / "docs/results.md"]
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-# <!-- profile: title --> … <!-- / --> holds what has this title in the profile's summary.md; with `Findings, first 3` as a
-# title that many of its lines; with `provenance` what made the results.
+# <!-- profile: title --> … <!-- / --> holds what has this title in the profile's summary.md; `Findings, first 3` for a
+# title: that many of its lines; `provenance`: what made the results.
 BLOCK = re.compile(r"(<!-- (\w+): (.+?) -->\n).*?(<!-- / -->)", re.S)
 LIST = re.compile(r"(.+), first (\d+)")
 
