@@ -82,7 +82,9 @@ def fisher_helps(rows: dict[float, dict[str, AgainstFisher | None]]) -> Finding 
     worse = [size for size, row in fitting.items() if all(one.verdict.startswith("worse") for one in row.values())]
     parts = [f"at equal bytes Fisher's choice is nearer to FP32's images than every control {at(nearer, fitting)}"]
     parts += [f"{size:g} × smaller, {exceptions(row)}" for size, row in fitting.items() if size not in nearer]
-    parts += [f"by FID every control is worse {at(worse, fitting)}"]
+    parts += [
+        f"by FID every control is worse {at(worse, fitting)}" if worse else "by FID no size has only worse controls"
+    ]
     equal = {
         importance(name): [
             size for size, row in fitting.items() if name in row and not row[name].verdict.startswith("worse")
@@ -155,10 +157,15 @@ def layers(table: FisherTable) -> Finding:
     growing = [layer for layer, mean in means.items() if mean[0] == max(mean)]
     parts = [f"at the last step of sampling (t = {last}) layer {order[0]} has the most Fisher information"]
     if len(order) > 1 and means[order[1]][0] > 0:
-        parts[0] += f", {means[order[0]][0] / means[order[1]][0]:.2g} × that of the next, layer {order[1]}"
+        parts[0] += f", {quotient(means[order[0]][0], means[order[1]][0])} × that of the next, layer {order[1]}"
     grown = f"layer{'s' if len(growing) > 1 else ''} {listed(growing)}" if growing else "no layer"
     parts += [f"of {grown} it is largest there among all timesteps from t = {first} on"]
     return Finding(sentence_of(parts), "By the Gauss–Newton kind, means over images; standard errors are in the table.")
+
+
+def quotient(a: float, b: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{a / b:,.0f}" if a >= 10 * b else f"{a / b:.2g}"
 
 
 def limit(allocations: dict[str, Allocation]) -> Finding | None:
