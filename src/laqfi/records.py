@@ -121,6 +121,9 @@ class Quality(Record):
     def one_error_for_each_image(self):
         if [len(errors) for errors in self.squared_error] != [self.images] * len(self.fid.per_seed):
             raise ValueError(f"squared_error holds not {self.images} errors for each of {len(self.fid.per_seed)} seeds")
+        largest = max(map(max, self.squared_error))
+        if largest > 255**2 * self.pixels:
+            raise ValueError(f"squared_error holds {largest}, more than {self.pixels} pixels can differ by")
         return self
 
 

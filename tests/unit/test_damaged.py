@@ -50,7 +50,7 @@ ARRAYS = {
     "reference": {
         "mean": np.linspace(0, 1, 5),
         "covariance": np.eye(5) + 0.25,
-        "kid_within": np.array(1.5),
+        "kid_within": np.array([1.5]),
         "kid_features": np.linspace(0, 1, 15, dtype=np.float32).reshape(3, 5),
     },
 }

@@ -28,7 +28,7 @@ class Judge:
         names = [name for pair in moments for name in pair]
         real = files.read_arrays(reference, *names, "kid_features", "kid_within")
         self.targets = [statistics.Reference.of(real[mean], real[covariance]) for mean, covariance in moments]
-        self.kernel = KernelReference(real["kid_features"].astype(np.float64), float(real["kid_within"]))
+        self.kernel = KernelReference(real["kid_features"].astype(np.float64), float(real["kid_within"][0]))
         self.network, self.reference, self.groups = network, reference, groups
 
     def extract(self, images: np.ndarray) -> list[np.ndarray]:

@@ -32,7 +32,7 @@ def reference(sample: Draws, evaluate: Groups, *, dataset: Path, network: Path, 
     kernel = KernelReference(kid_features.astype(np.float64), mean_within(kid_features.astype(np.float64)))
     pairs = zip(MOMENTS, moments, strict=False)  # the networks are one or two
     named = {name: part for names, parts in pairs for name, part in zip(names, parts, strict=True)}
-    files.write_arrays(out, **named, kid_features=kid_features, kid_within=np.array(kernel.within))
+    files.write_arrays(out, **named, kid_features=kid_features, kid_within=np.array([kernel.within]))
 
     draws = {"images": sample.images, **{name: again.images for name, again in sample.headline.items()}}
     order = generator("floor").permutation(len(arrays["test_images"]))
