@@ -15,8 +15,8 @@ BANDS = (
 BELOW_ZERO = {
     "FID": "an FID is never negative; the end of its interval can be, as that reaches as far down as up: read it as"
     " zero",
-    "KID": "KID is an estimate without bias, so of two sets that hardly differ it comes out below zero as often as"
-    " above: read it as zero",
+    "KID": "KID is an estimate without bias, and its interval leaves out the noise of the real images it compares with,"
+    " so of two sets that hardly differ it can come out below zero: read it as zero",
 }
 
 

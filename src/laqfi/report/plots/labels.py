@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 
 from laqfi.report.plots.canvas import name
 
-NEAR = 26  # pixels between points of one family that count as one heap
+NEAR = (18, 18), (52, 8)  # pixels in x and in y up to which points of one family count as one heap, or in a row as one
 DISTANCES = (9, 18, 30, 44)  # points from the mark, the nearest first
 DIRECTIONS = ((1, 0.35), (-1, 0.35), (0, 1), (0, -1), (1, -0.8), (-1, -0.8), (1, 1), (-1, 1))
 SIDES = {-1: "right", 0: "center", 1: "left"}
@@ -77,8 +77,7 @@ def heaps(points: Sequence[Named], pixels: Sequence[tuple[float, float]]) -> lis
             for heap in found
             if any(
                 points[other].family == point.family
-                and abs(pixels[other][0] - x) < 2 * NEAR
-                and abs(pixels[other][1] - y) < NEAR
+                and any(abs(pixels[other][0] - x) < dx and abs(pixels[other][1] - y) < dy for dx, dy in NEAR)
                 for other in heap
             )
         ]
