@@ -1,7 +1,7 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
 .PHONY: help repro commands versions runs provenance verify test page-test fault-test record-test portable-test slurm-test \
-    mutants slurm-resume lint bench adopt-dvc adopt-snakemake
+    mutants slurm-resume lint bench coverage adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
@@ -86,6 +86,9 @@ lint: $(VENV) ## style and workflow checks, nothing is changed
 bench: $(VENV) ## memory and speed of stored weights, beside optimum-quanto's: reports/bench
 	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'
 	@$(RUN) python bench/bench.py --out reports/bench
+
+coverage: $(VENV) ## how often the reports' intervals hold the truth, counted: reports/coverage, a quarter of an hour
+	@$(RUN) python studies/intervals.py --out reports/coverage --docs docs/coverage.md
 
 adopt-snakemake: $(VENV) ## tell DVC which results of Snakemake are current
 	@$(RUN) python workflow/adopt.py snakemake
