@@ -76,7 +76,10 @@ def test_facts_tell_how_images_were_drawn_and_judged():
     assert found["Sampling"] == "DDIM, 20 steps, eta 0; 3 seeds of 1,200 images, the same noise for every variant"
     right = "98.77 % and 97.00 % right on held-out images"
     assert found["Features"] == f"classifier, {right}; SHA-256 0123456789abcdef…"
-    assert found["FP32"] == "FID 20.00 [16.96, 23.04], mean over the seeds"
+    assert found["FP32"] == (
+        "FID 20.00 [16.96, 23.04], mean over the seeds, for 40 images;"
+        " extrapolated to infinitely many images 20.00 [16.96, 23.04]"
+    )
 
 
 def test_facts_leave_out_what_does_not_apply():
@@ -299,3 +302,12 @@ def test_names_say_what_tells_a_variant_from_others_of_its_policy():
 )
 def test_options_in_words(value, expected):
     assert naming.words(value) == expected
+
+
+def test_few_images_have_no_fid_at_infinity():
+    """Left-out groups that are far above the whole: nearly all of the FID is what few images add."""
+    base = EVALUATIONS["fp32"]
+    fid = base.fid.model_copy(update={"left_out": [[seed + 30.0, seed + 30.2] for seed in base.fid.per_seed]})
+    assert facts.at_infinity(base.model_copy(update={"fid": fid}), NETWORK) == (
+        "; too few for an FID at infinitely many images"
+    )

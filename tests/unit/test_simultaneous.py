@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from laqfi.quality import simultaneous
 from laqfi.quality.simultaneous import intervals, largest_t
 from laqfi.quality.statistics import Jackknifed, deviations, interval
 
 GROUPS = 20
+
+
+@pytest.fixture(autouse=True)
+def fewer_draws(monkeypatch):
+    monkeypatch.setattr(simultaneous, "DRAWS", 20_000)
 
 
 def run_of_means(groups: np.ndarray) -> Jackknifed:

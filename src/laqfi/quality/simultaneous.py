@@ -11,7 +11,7 @@ from laqfi.quality import statistics
 from laqfi.quality.statistics import CONFIDENCE, Jackknifed
 from laqfi.records import Interval
 
-DRAWS = 20_000  # the quantile of the largest of 20 is then known to half a percent
+DRAWS = 100_000  # the quantile of the largest of 20 is then known to a quarter of a percent
 
 Name = TypeVar("Name", bound=Hashable)
 

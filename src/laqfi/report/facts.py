@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 
-from laqfi.records import Evaluation, FeatureNetwork, Floors, Interval
+from laqfi.quality.classifier import FEATURES
+from laqfi.quality.statistics import extrapolated
+from laqfi.records import Evaluation, FeatureNetwork, Floors, Interval, Quality
 from laqfi.report.differences import JudgedVariant
 from laqfi.report.tables import fid_cell, interval_cell
 from laqfi.sampling.params import Described, Headline
 
+DIMENSIONS = {"classifier": FEATURES, "inception": 2048}  # of the features of each network
 BANDS = (
     "The words for sizes and FIDs (bands) are those of the report this work began with (Ewha-DoInJi 2024,"
     " Layer-Adaptive Quantization on Diffusion Model using Fisher Information); FID bands are relative to FP32 (below"
@@ -44,9 +47,18 @@ def measuring(sample: Described, network: FeatureNetwork, floors: Floors, base: 
         "Features": f"{network.network}{accuracy}; SHA-256 {network.sha256[:16]}…",
         "Real-vs-real floor": f"FID {fid_cell(floors.fid)}, KID {interval_cell(floors.kid, 4)}"
         f" ({floors.images:,} held-out images){below_zero(fid=floors.fid, kid=floors.kid)}",
-        "FP32": f"FID {fid_cell(base.fid)}, mean over the seeds",
+        "FP32": f"FID {fid_cell(base.fid)}, mean over the seeds, for {base.images:,} images"
+        f"{at_infinity(base, network)}",
         "Intervals": "95 %, of the noise of sampling alone: one trained model, the feature networks as they are",
     }
+
+
+def at_infinity(base: Quality, network: FeatureNetwork) -> str:
+    """The FID without what few images add to it, where an interval holds it."""
+    found = extrapolated(base.fid, base.images, DIMENSIONS[network.network])
+    if found is None:
+        return "; too few for an FID at infinitely many images"
+    return f"; extrapolated to infinitely many images {fid_cell(found)}"
 
 
 def below_zero(**found: Interval) -> str:
