@@ -10,7 +10,7 @@ from scipy import stats
 from laqfi.base.errors import LaqfiError
 from laqfi.quality.fidelity import Median
 from laqfi.records import FisherKind, FisherTable, Interval, Means
-from laqfi.report import noise, numbers, tables
+from laqfi.report import cells, noise, numbers, tables
 from laqfi.report.differences import against_fp32, controls_against_fisher
 from laqfi.report.layers import layer_table
 from laqfi.report.tables import Table
@@ -203,7 +203,7 @@ def test_variants_are_one_readable_row_each():
         "size band": "beyond 50 %",
         "FID [95 % CI]": "20.77 [17.42, 24.11]",
         "FID − FP32 [95 % CI]": "+0.765 [+0.461, +1.070]",
-        "all": tables.ends_cell(VARIANTS["uniform"].images.simultaneous),
+        "all": cells.ends_cell(VARIANTS["uniform"].images.simultaneous),
         "verdict": "worse than FP32",
         "FID band": "fair",
         "KID [95 % CI]": "0.0208 [0.0174, 0.0241]",
@@ -237,15 +237,15 @@ def test_the_second_network_stands_beside_the_first():
 
 
 def test_a_difference_has_its_sign_and_zero_has_none():
-    assert tables.difference_cell(Interval(mean=-0.5, low=-0.75, high=-1e-9)) == "-0.500 [-0.750, +0.000]"
-    assert tables.difference_cell(Interval(mean=0.126, low=-0.004, high=1.0), digits=2) == "+0.13 [+0.00, +1.00]"
+    assert cells.difference_cell(Interval(mean=-0.5, low=-0.75, high=-1e-9)) == "-0.500 [-0.750, +0.000]"
+    assert cells.difference_cell(Interval(mean=0.126, low=-0.004, high=1.0), digits=2) == "+0.13 [+0.00, +1.00]"
 
 
 def test_identical_images_are_said_to_be():
     rows = tables.variant_table(VARIANTS).rows
     assert [row["PSNR of all"] for row in rows] == ["identical", "48.2 dB", "34.3 dB"]
     assert rows[0]["median PSNR [95 % CI]"] == "identical"
-    assert tables.median_cell(Median(50.0, 40.04, math.inf)) == "50.0 dB [40.0, identical]"
+    assert cells.median_cell(Median(50.0, 40.04, math.inf)) == "50.0 dB [40.0, identical]"
 
 
 def test_what_is_drawn_again_is_a_row_for_each_variant_that_does():
@@ -313,11 +313,11 @@ def test_every_size_that_fisher_can_meet_is_a_row_with_a_word_for_each_control()
     rows = tables.fisher_table(CONTROLS).rows
     wide = controls_against_fisher(CONTROLS)
     assert [(row["smaller by"], row["mean bits"]) for row in rows] == [("8 ×", "4.0"), ("12.5 ×", "2.6")]
-    cells = {"squared error": ("none", "better", "worse"), "same bits for all": ("uniform", "", "worse")}
-    for title, (name, *words) in cells.items():
+    columns = {"squared error": ("none", "better", "worse"), "same bits for all": ("uniform", "", "worse")}
+    for title, (name, *words) in columns.items():
         for row, found, word in zip(rows, wide.values(), words, strict=True):
             one = found[name]
-            cell = f"{tables.difference_cell(one.difference.simultaneous, 2)} {word}" if one else "does not fit"
+            cell = f"{cells.difference_cell(one.difference.simultaneous, 2)} {word}" if one else "does not fit"
             assert row[title] == cell
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from laqfi.quality.classifier import FEATURES
 from laqfi.quality.statistics import extrapolated
 from laqfi.records import Evaluation, FeatureNetwork, Floors, Interval, Quality
+from laqfi.report.cells import fid_cell, interval_cell
 from laqfi.report.differences import JudgedVariant
-from laqfi.report.tables import fid_cell, interval_cell
 from laqfi.sampling.params import Described, Headline
 
 DIMENSIONS = {"classifier": FEATURES, "inception": 2048}  # of the features of each network

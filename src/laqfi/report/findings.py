@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from laqfi.records import Allocation, ControlTable, FisherTable
 from laqfi.report import differences, noise
+from laqfi.report.cells import difference_cell, importance, median_cell
 from laqfi.report.differences import AgainstFisher, AgainstUniform, JudgedVariant
-from laqfi.report.tables import difference_cell, importance, median_cell
 
 SMALL = 0.05  # of FP32's FID: an interval that reaches beyond says too little to call a difference invisible
 

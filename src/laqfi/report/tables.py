@@ -2,20 +2,28 @@
 
 import csv
 import io
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from laqfi.quality.fidelity import Median
-from laqfi.records import Allocation, ControlTable, Evaluation, Floors, Interval
+from laqfi.records import Allocation, ControlTable, Evaluation, Floors
 from laqfi.report import differences, noise
+from laqfi.report.cells import (
+    decibels,
+    difference_cell,
+    ends_cell,
+    fid_cell,
+    importance,
+    interval_cell,
+    median_cell,
+    psnr_cell,
+    share_cell,
+)
 from laqfi.report.differences import AgainstFisher, Judged, JudgedVariant
 from laqfi.report.verdicts import short_verdict
 
 Row = dict[str, str]
 
 ONLY_IN_CSV = ("KID [95 % CI]", "KID − FP32 [95 % CI]", "PSNR of all", "noise MSE")
-IMPORTANCES = {"none": "squared error", "inverse": "inverse Fisher", "uniform": "same bits for all"}
 FAMILY = (
     "Verdicts go by the intervals marked “all”: max-t over the whole table, so that with 95 % confidence none of its"
     " verdicts is wrong. The narrower ones hold for one row alone; in a table of twenty about one of those leaves out"
@@ -181,50 +189,8 @@ def fisher_rows(table: ControlTable, cell) -> list[Row]:
     ]
 
 
-def importance(name: str) -> str:
-    """What a reader calls an idea of importance."""
-    return IMPORTANCES.get(name, name)
-
-
 def smaller_by(variant: JudgedVariant) -> str:
     return f"{100 * variant.reduction:.1f} % ({variant.times_smaller:.1f} ×)"
-
-
-def fid_cell(fid: Interval) -> str:
-    return interval_cell(fid, 2)
-
-
-def interval_cell(found: Interval, digits: int) -> str:
-    mean, low, high = (round(value, digits) + 0.0 for value in (found.mean, found.low, found.high))  # + 0.0: no -0
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def difference_cell(found: Interval, digits: int = 3) -> str:
-    return f"{round(found.mean, digits) + 0.0:+.{digits}f} {ends_cell(found, digits)}"
-
-
-def ends_cell(found: Interval, digits: int = 3) -> str:
-    low, high = (round(value, digits) + 0.0 for value in (found.low, found.high))
-    return f"[{low:+.{digits}f}, {high:+.{digits}f}]"
-
-
-def psnr_cell(psnr: float) -> str:
-    return "identical" if math.isinf(psnr) else f"{psnr:.1f} dB"
-
-
-def median_cell(found: Median) -> str:
-    """An end that is infinite is an image that equals FP32's."""
-    if math.isinf(found.value):
-        return "identical"
-    return f"{found.value:.1f} dB [{found.low:.1f}, {'identical' if math.isinf(found.high) else f'{found.high:.1f}'}]"
-
-
-def decibels(value: float) -> str:
-    return f"{round(value, 1) + 0.0:+.1f}".replace("inf", "∞")
-
-
-def share_cell(share: Interval) -> str:
-    return f"{100 * share.mean:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
 def as_csv(rows: list[dict[str, str]]) -> str:

@@ -9,11 +9,11 @@ from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 
 from laqfi.quality.fidelity import Median
 from laqfi.records import Floors, Interval
+from laqfi.report.cells import difference_cell, fid_cell, importance, median_cell
 from laqfi.report.differences import JudgedControl, JudgedVariant
 from laqfi.report.plots import labels, looks
 from laqfi.report.plots.canvas import ZERO, axes, label, legend, path, point, size_axis, spread
 from laqfi.report.plots.looks import Look
-from laqfi.report.tables import difference_cell, fid_cell, importance, median_cell
 
 LINEAR = 0.1  # differences in FID up to here are on a linear scale
 
