@@ -46,9 +46,10 @@ def cost(variants: dict[str, JudgedVariant]) -> Finding:
     costly = {name: one for name, one in smaller.items() if one.times_smaller > least and not unseen(one, base)}
     following = sorted(costly, key=lambda name: costly[name].times_smaller)
     parts = [
-        f"the smallest model whose FID cannot be told from FP32's is {described(best, free[best])}"
+        f"the smallest model whose FID can neither be told from FP32's nor be {SMALL:.0%} above it is"
+        f" {described(best, free[best])}"
         if best
-        else "no smaller model's FID can be called the same as FP32's"
+        else f"of no smaller model's FID is it certain that it is FP32's or less than {SMALL:.0%} above it"
     ]
     parts += [f"the next smaller one is {described(name, costly[name])}" for name in following[:1]]
     parts += [f"the smallest of all is {described(name, costly[name])}" for name in following[1:][-1:]]
