@@ -31,10 +31,12 @@ def variants(**fids: tuple[float, float]):
 def test_the_smallest_model_without_a_visible_cost_is_named_with_what_comes_after_it():
     found = findings.cost(variants(half=(4, 10.0), quarter=(2, 10.001), eighth=(1, 10.5), tiny=(0.5, 14)))
     first, following, last = found.sentence.split("; ")
-    assert first.startswith("The smallest model whose FID cannot be told from FP32's is `quarter`, 4.0 × smaller (FID")
+    assert first.startswith(
+        "The smallest model whose FID can neither be told from FP32's nor be 5 % above it is `quarter`, 4.0 × smaller"
+    )
     assert following.startswith("the next smaller one is `eighth`, 8.0 × smaller (FID − FP32 +0.50 [")
     assert last.startswith("the smallest of all is `tiny`, 16.0 × smaller (FID − FP32 +4.00 [")
-    assert "median image 48.1 dB [48.1, 48.1], 0.0% other images" in first
+    assert "median image 48.1 dB [48.1, 48.1], 0.0 % other images" in first
 
 
 def test_a_model_that_is_worse_but_larger_is_not_the_next_smaller_one():
@@ -49,8 +51,16 @@ def test_few_images_do_not_make_a_difference_invisible():
     unsure = differences.against_fp32(base | {"half": evaluation(4, 1e-6, measured(10.1, 64, noise=1.0))})
     assert unsure["half"].images.verdict == "not distinguishable from FP32"
     assert findings.cost(unsure).sentence.startswith(
-        "No smaller model's FID can be called the same as FP32's; the next"
+        "Of no smaller model's FID is it certain that it is FP32's or less than 5 % above it; the next smaller one is"
     )
+
+
+def test_what_was_drawn_again_with_the_most_images_is_told():
+    assert findings.drawn_again(differences.against_fp32(EVALUATIONS)).sentence == (
+        "With 4,000 images per seed (`large`) FP32 has an FID of 10.00 [6.96, 13.04]; `ratio_25`, 1.6 × smaller, is not"
+        " distinguishable from FP32 (+0.50 [-2.54, +3.54], median image 34.2 dB [34.2, 34.2])."
+    )
+    assert findings.drawn_again(variants(half=(4, 10.0))) is None
 
 
 def against(nearer: str, verdict: str) -> AgainstFisher:
@@ -116,7 +126,7 @@ def test_the_distance_to_the_bound_is_that_of_the_nearest_and_the_farthest():
 
 def test_a_run_too_small_for_a_correlation_says_nothing_of_it():
     found = findings.findings(differences.against_fp32(EVALUATIONS), CONTROLS, {}, FISHER, ALLOCATIONS)
-    assert set(found) == {"cost", "fisher", "layers", "limit"}
+    assert set(found) == {"cost", "again", "fisher", "layers", "limit"}
     assert all(one.rule and one.sentence.endswith(".") and "\n" not in one.sentence for one in found.values())
 
 

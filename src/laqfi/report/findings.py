@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from laqfi.records import Allocation, ControlTable, FisherTable
 from laqfi.report import differences, noise
-from laqfi.report.cells import difference_cell, importance, median_cell
+from laqfi.report.cells import difference_cell, fid_cell, importance, median_cell
 from laqfi.report.differences import AgainstFisher, AgainstUniform, JudgedVariant
 
-SMALL = 0.05  # of FP32's FID: an interval that reaches beyond says too little to call a difference invisible
+SMALL = 5  # percent of FP32's FID: an interval that reaches beyond says too little to call a difference invisible
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ def findings(
     fisher: FisherTable,
     allocations: dict[str, Allocation],
 ) -> dict[str, Finding]:
-    """By question: cost, fisher, floats, layers, limit, prediction; one that the run says nothing of is left out."""
+    """By question: cost, again, fisher, floats, layers, limit, prediction; one that the run says nothing of is left out."""
     found = {
         "cost": cost(variants),
+        "again": drawn_again(variants),
         "fisher": fisher_helps(differences.controls_against_fisher(controls)),
         "floats": floats(uniform),
         "layers": layers(fisher),
@@ -46,30 +47,50 @@ def cost(variants: dict[str, JudgedVariant]) -> Finding:
     costly = {name: one for name, one in smaller.items() if one.times_smaller > least and not unseen(one, base)}
     following = sorted(costly, key=lambda name: costly[name].times_smaller)
     parts = [
-        f"the smallest model whose FID can neither be told from FP32's nor be {SMALL:.0%} above it is"
+        f"the smallest model whose FID can neither be told from FP32's nor be {SMALL} % above it is"
         f" {described(best, free[best])}"
         if best
-        else f"of no smaller model's FID is it certain that it is FP32's or less than {SMALL:.0%} above it"
+        else f"of no smaller model's FID is it certain that it is FP32's or less than {SMALL} % above it"
     ]
     parts += [f"the next smaller one is {described(name, costly[name])}" for name in following[:1]]
     parts += [f"the smallest of all is {described(name, costly[name])}" for name in following[1:][-1:]]
     rule = (
         "Cannot be told: the interval of FID − FP32 that holds for the whole table holds zero and ends below"
-        f" {SMALL:.0%} of FP32's FID."
+        f" {SMALL} % of FP32's FID."
     )
     return Finding(sentence_of(parts), rule)
 
 
 def unseen(variant: JudgedVariant, base: float) -> bool:
     found = variant.images.simultaneous
-    return found.low <= 0 <= found.high <= SMALL * base
+    return found.low <= 0 <= found.high <= SMALL / 100 * base
 
 
 def described(name: str, one: JudgedVariant) -> str:
     images, share = one.images, one.images.fidelity.tipped.mean
     return (
         f"`{name}`, {one.times_smaller:.1f} × smaller (FID − FP32 {difference_cell(images.simultaneous, 2)}, median"
-        f" image {median_cell(images.fidelity.median)}, {share:.1%} other images)"
+        f" image {median_cell(images.fidelity.median)}, {100 * share:.1f} % other images)"
+    )
+
+
+def drawn_again(variants: dict[str, JudgedVariant]) -> Finding | None:
+    """What the headline with the most images says."""
+    headlines = variants["fp32"].headlines
+    if not headlines:
+        return None
+    name = max(headlines, key=lambda one: headlines[one].quality.images)
+    base = headlines[name].quality
+    rows = {variant: one for variant, one in variants.items() if name in one.headlines and variant != "fp32"}
+    parts = [f"with {base.images:,} images per seed (`{name}`) FP32 has an FID of {fid_cell(base.fid)}"]
+    for variant, one in rows.items():
+        found = one.headlines[name]
+        parts.append(
+            f"`{variant}`, {one.times_smaller:.1f} × smaller, is {found.verdict} ({difference_cell(found.simultaneous, 2)},"
+            f" median image {median_cell(found.fidelity.median)})"
+        )
+    return Finding(
+        sentence_of(parts), "Of what is drawn again that of the most images, by intervals of its whole table."
     )
 
 

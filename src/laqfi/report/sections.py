@@ -22,7 +22,7 @@ class Question:
 QUESTIONS = {
     "cost": Question(
         "What did it cost?",
-        ("cost",),
+        ("cost", "again"),
         ("size_fid", "size_psnr", "samples"),
         ("variants", "measures", "headlines", "headline_measures", "second_network"),
     ),
