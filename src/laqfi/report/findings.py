@@ -25,7 +25,7 @@ def findings(
     fisher: FisherTable,
     allocations: dict[str, Allocation],
 ) -> dict[str, Finding]:
-    """By question: cost, again, fisher, floats, layers, limit, prediction; one that the run says nothing of is left out."""
+    """By question: cost, again, fisher, floats, layers, limit, prediction; without what the run says nothing of."""
     found = {
         "cost": cost(variants),
         "again": drawn_again(variants),
@@ -86,8 +86,8 @@ def drawn_again(variants: dict[str, JudgedVariant]) -> Finding | None:
     for variant, one in rows.items():
         found = one.headlines[name]
         parts.append(
-            f"`{variant}`, {one.times_smaller:.1f} × smaller, is {found.verdict} ({difference_cell(found.simultaneous, 2)},"
-            f" median image {median_cell(found.fidelity.median)})"
+            f"`{variant}`, {one.times_smaller:.1f} × smaller, is {found.verdict}"
+            f" ({difference_cell(found.simultaneous, 2)}, median image {median_cell(found.fidelity.median)})"
         )
     return Finding(
         sentence_of(parts), "Of what is drawn again that of the most images, by intervals of its whole table."
