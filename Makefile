@@ -1,7 +1,7 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands versions runs provenance verify test page-test fault-test record-test portable-test slurm-test \
-    mutants slurm-resume lint bench coverage adopt-dvc adopt-snakemake
+.PHONY: help repro commands versions runs provenance verify test page-test fault-test record-test gpu-test \
+    portable-test slurm-test mutants slurm-resume lint bench coverage adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
 PROFILE ?= quick
@@ -62,6 +62,9 @@ fault-test: $(VENV) ## tests with kill -9, full disks and damaged files, under b
 
 record-test: $(VENV) ## 1,000 random walks of edits, runs and accidents: no stale file is called current; hours
 	@$(RUN) python -m pytest tests/records/test_records.py --walks 1000 --numprocesses logical --maxprocesses 4
+
+gpu-test: $(VENV) ## tests of what only a GPU can show; skipped where there is none
+	@$(RUN) python -m pytest tests/gpu
 
 portable-test: $(VENV) ## the tiny profile on emulated processors gives the same bytes (Debian: qemu-user): half an hour
 	@command -v qemu-x86_64 >/dev/null || { echo 'error: needs qemu-x86_64 (Debian: apt-get install qemu-user)'; exit 1; }

@@ -25,74 +25,21 @@ from tqdm import tqdm
 
 import memory
 import report
+from cases import CASES, COMPILED, DRAWN, FILES, MIXED, SCALES, WORK, Case, Scale, Work
+from laqfi.base import device as devices
 from laqfi.base import files
 from laqfi.base.random import generator
 from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import Denoiser
-from laqfi.models.unet import UNet, Unet
+from laqfi.models.unet import UNet
 from laqfi.quant.rounding import store
+from laqfi.sampling.network import prepared
 from laqfi.sampling.samplers import sample
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
 from laqfi.storage.model_file import header, output_axes, read_model, stored_bytes
 
-FILES = ("float32", "float16", "int8", "int4")  # one model file per format of the matrices
 DIFFUSION = {"timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02}
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A network and the side of its square images."""
-
-    unet: Unet
-    side: int
-
-
-@dataclass(frozen=True)
-class Work:
-    """How many images, of how many steps of DDIM, how often; `compared` images are held against FP32's prediction."""
-
-    batch: int
-    alone: int  # images the loop draws one at a time
-    steps: int
-    repeats: int
-    compared: int
-
-
-SCALES = {
-    "paper": Scale(Unet(family="unet", base_channels=64, attention=[2, 6], heads=4, dropout=0.1), side=32),
-    "quick": Scale(Unet(family="unet", base_channels=8, attention=[2, 6], heads=1, dropout=0.1), side=8),
-}
-WORK = {
-    ("paper", "cpu"): Work(batch=64, alone=16, steps=1, repeats=3, compared=8),
-    ("quick", "cpu"): Work(batch=180, alone=16, steps=20, repeats=5, compared=180),
-    ("paper", "cuda"): Work(batch=64, alone=4, steps=20, repeats=5, compared=64),
-    ("quick", "cuda"): Work(batch=180, alone=4, steps=20, repeats=5, compared=180),
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    file: str
-    quanto: str | None = None  # optimum-quanto's name of the weights' type
-    compiled: bool = False
-    alone: bool = False
-
-
-CASES = {
-    "fp32": Case("float32"),
-    "fp16": Case("float16"),
-    "int8": Case("int8"),
-    "int4": Case("int4"),
-    "quanto qint8": Case("float32", quanto="qint8"),
-    "quanto qint4": Case("float32", quanto="qint4"),
-    "fp32, one image at a time": Case("float32", alone=True),
-}
-COMPILED = {  # on a GPU, at paper scale
-    "fp32, compiled": Case("float32", compiled=True),
-    "int8, compiled": Case("int8", compiled=True),
-    "int4, compiled": Case("int4", compiled=True),
-}
 
 
 @dataclass(frozen=True)
@@ -117,8 +64,9 @@ def write_files(folder: Path, scale: Scale) -> None:
     axes = output_axes(unet)
     for name in FILES:
         rest, tensors, formats = ("float32" if name == "float32" else "float16"), {}, {}
-        for parameter, weight in unet.named_parameters():
-            layout = Layout(Format(name if weight.dim() > 1 else rest), tuple(weight.shape), axes[parameter])
+        for place, (parameter, weight) in enumerate(unet.named_parameters()):
+            matrix = MIXED[place % len(MIXED)] if name == "mixed" else name
+            layout = Layout(Format(matrix if weight.dim() > 1 else rest), tuple(weight.shape), axes[parameter])
             parts = store(weight.detach(), layout, "max").parts
             tensors |= {f"{parameter}{part}": tensor for part, tensor in parts.items()}
             formats |= {} if layout.format.is_float else {parameter: layout.to_json()}
@@ -198,7 +146,9 @@ def deviation(denoiser: Denoiser, base: Denoiser, x: Tensor) -> dict[str, float]
 
 def measure(job: Job) -> dict:
     """Memory, time and deviation of one case. FP32 is timed in turn with it, so that another load slows both."""
-    case, work, device = job.case, job.work, torch.device(job.device)
+    case, device = job.case, torch.device(job.device)
+    work = case.work or job.work
+    devices.settle()
     if case.quanto:
         import_module("optimum.quanto")  # before memory is read: libraries are not the model's
     noise = standard_normal(max(work.alone, work.batch, work.compared), job.scale, device)
@@ -212,9 +162,12 @@ def measure(job: Job) -> dict:
         payload = sum(tensor_bytes(t) for t in model.state_dict().values() if isinstance(t, Tensor))
         denoiser = without_inference_mode(model)
     if case.compiled:
-        denoiser = torch.compile(model)
+        denoiser = devices.compiled(model)
+    if case.precision:
+        denoiser = prepared(model, case.precision)
 
     def draw(network: Denoiser, batches: tuple[Tensor, ...], steps: int) -> None:
+        devices.allow_tf32(case.precision == "tf32" and network is denoiser)
         for batch in batches:
             sample(network, batch.clone, alphas_cumprod, sampler="ddim", steps=steps, eta=0.0, clip=True)
 
@@ -227,6 +180,7 @@ def measure(job: Job) -> dict:
     memory.reset_peak(device)
     warm_up = seconds(lambda: draw(denoiser, batches[:1], 1), device)
     peak = memory.peak(device)
+    devices.allow_tf32(False)
     base, _, _ = read_model(job.folder / "float32.safetensors", device)
     change = deviation(denoiser, base, noise[: work.compared])
     times, base_times = [], []
@@ -290,6 +244,8 @@ def measure_scale(name: str, device: str, folder: Path) -> list[dict]:
         found = in_this_process(job) if device == "cuda" else in_fresh_processes([job])[0]
         rows.append({"scale": name, "case": title} | found)
     if (name, device) == ("paper", "cuda"):
+        for title, case in tqdm(DRAWN.items(), "drawn as in the pipeline"):
+            rows.append({"scale": name, "case": title} | in_this_process(Job(case, scale, work, folder, device)))
         torch.cuda.empty_cache()
         with get_context("spawn").Manager() as manager:
             turn = manager.Lock()

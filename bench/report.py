@@ -2,10 +2,11 @@
 
 from matplotlib.figure import Figure
 
-from laqfi.report.plots.canvas import COLOURS, label, png
+from laqfi.report.plots.canvas import label, png
 from laqfi.report.tables import as_markdown
 
 MIB = 2**20
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 RESIDENT_LIMIT, TIME_LIMIT = 1.05, 1.3
 NETWORKS = {
     "paper": "Paper scale: 37 M parameters, images of 32 × 32",
@@ -24,7 +25,8 @@ PEAK = {
 }
 KINDS = {  # what a bar is coloured by: the first word that its case's name holds
     "one image": "one image at a time",
-    "compiled": "torch.compile",
+    "compiled": "torch.compile, weights restored in every step",
+    "drawn": "as the stage `sample` draws: compiled, in CUDA graphs, weights restored once",
     "quanto": "optimum-quanto",
     "": "laqfi",
 }
@@ -61,6 +63,7 @@ def cells(row: dict) -> dict[str, str]:
         "peak memory": f"{peak_bytes(row) / MIB:.0f} MiB",
         "ms per image and step": f"{1000 * row['seconds_per_image_step']:.3g}",
         "time ÷ FP32's": f"{row['times_fp32']:.2f}",
+        "first step": f"{row['warm_up_seconds']:.1f} s",
         "images/s, 20 steps": f"{images_per_second(row, 20):.3g}",
         "images/s, 50 steps": f"{images_per_second(row, 50):.3g}",
         "change of ε, RMS": f"{row['rms_deviation']:.1e}",
@@ -116,7 +119,7 @@ def kind_of(case: str) -> str:
 def bars(axis, rows: dict[str, dict], title: str, unit: str, values: list[float]) -> None:
     """One horizontal bar per case, from the top, its value beside it."""
     label(axis, title, unit, "")
-    colours = dict(zip(reversed(KINDS.values()), COLOURS, strict=False))
+    colours = dict(zip(reversed(KINDS.values()), COLOURS, strict=True))
     drawn = axis.barh(list(rows), values, color=[colours[kind_of(name)] for name in rows])
     axis.bar_label(drawn, [f"{value:.3g}" for value in values], padding=3, fontsize=9)
     axis.invert_yaxis()
@@ -126,8 +129,10 @@ def bars(axis, rows: dict[str, dict], title: str, unit: str, values: list[float]
 def figure(results: dict) -> bytes:
     """Resident weights, peak memory and time of every case that was measured, one line of panels per scale."""
     shown = scales(results)
-    picture = Figure(figsize=(16, 4.2 * len(shown) + 0.8), layout="constrained")
-    for scale, (left, middle, right) in zip(shown, picture.subplots(len(shown), 3, squeeze=False), strict=True):
+    heights = [max(4.2, 0.36 * len(measured(results, scale))) for scale in shown]
+    picture = Figure(figsize=(16, sum(heights) + 0.8), layout="constrained")
+    panels = picture.subplots(len(shown), 3, squeeze=False, height_ratios=heights)
+    for scale, (left, middle, right) in zip(shown, panels, strict=True):
         rows = measured(results, scale)
         network = NETWORKS[scale].split(":")[0].replace("`", "")
         bars(left, rows, f"{network}: resident weights", "MiB", [r["resident_bytes"] / MIB for r in rows.values()])

@@ -18,6 +18,7 @@ TINY = {
         "batch_size": 16,
         "lr": 0.01,
         "warmup": 2,
+        "beta2": 0.999,
         "ema": 0.9,
         "grad_clip": 1.0,
         "seed": 0,

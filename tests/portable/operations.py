@@ -40,11 +40,11 @@ def operations() -> dict[str, str]:
     images = torch.from_numpy(random.standard_normal((8, 1, 8, 8), dtype="float32")).clamp(-1, 1)
     alphas_cumprod = linear_alphas_cumprod(100, 0.001, 0.1)
     unet = UNet(Unet(family="unet", base_channels=4, attention=[2, 6], heads=2, dropout=0.1), image_channels=1)
-    settings = Train(steps=2, batch_size=8, lr=0.01, warmup=1, ema=0.9, grad_clip=1.0, seed=0)
+    settings = Train(steps=2, batch_size=8, lr=0.01, warmup=1, beta2=0.999, ema=0.9, grad_clip=1.0, seed=0)
     trainer = Trainer(unet, alphas_cumprod, settings)
     found = {}
     for step in range(settings.steps):
-        trainer.advance(images, unet)
+        trainer.advance(images)
         found[f"training step {step + 1}"] = digest(*trainer.state().values())
     for parameter in unet.eval().parameters():
         if parameter.dim() > 1:

@@ -2,6 +2,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import bench
 import memory
 import report
 from laqfi.models.unet import Unet
+from laqfi.sampling.params import Precision
 from laqfi.storage.model_file import read_model
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +145,19 @@ def test_the_speed_target_is_measured_at_a_batch_of_64():
     assert all(bench.WORK["paper", device].batch == 64 for device in ("cpu", "cuda"))
 
 
+def test_what_the_stage_draws_is_measured_in_every_precision_at_batch_1_64_and_1000():
+    cases = bench.DRAWN.values()
+    assert {case.precision for case in cases} == set(get_args(Precision))
+    assert {case.work.batch for case in cases} == {1, 64, 1000}
+    assert all(case.work.compared == case.work.batch for case in cases), "another batch would be compiled for anew"
+
+
+def test_a_case_that_draws_as_the_stage_does_is_measured_by_its_own_work(folder):
+    case = bench.Case("mixed", precision="float16", work=bench.Work(batch=2, alone=1, steps=3, repeats=1, compared=2))
+    found = bench.measure(job(folder, case))
+    assert (found["batch"], found["steps"], len(found["seconds"])) == (2, 3, 1)
+
+
 def row(case: str, seconds: float, resident: int = 100, scale: str = "paper") -> dict:
     return {
         "scale": scale,
@@ -204,13 +219,13 @@ def test_a_failed_case_is_a_row_with_its_reason(failed):
 
 @pytest.mark.parametrize("scales", [("paper",), ("paper", "quick")])
 def test_the_figure_has_a_line_of_panels_per_scale(scales):
-    rows = [row(name, 0.01, scale=scale) for scale in scales for name in (*bench.CASES, *bench.COMPILED)]
+    rows = [row(name, 0.01, scale=scale) for scale in scales for name in (*bench.CASES, *bench.DRAWN, *bench.COMPILED)]
     assert report.figure(results(*rows)).startswith(b"\x89PNG")
 
 
 def test_kinds_of_cases_have_colours_of_their_own():
-    kinds = [report.kind_of(name) for name in ("fp32", "quanto qint8", "int8, compiled", "fp32, one image at a time")]
-    assert sorted(kinds) == sorted(report.KINDS.values())
+    names = ("fp32", "quanto qint8", "int8, compiled", "fp32, one image at a time", next(iter(bench.DRAWN)))
+    assert sorted(report.kind_of(name) for name in names) == sorted(report.KINDS.values())
 
 
 def test_it_needs_none_of_what_only_the_pipeline_needs():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
@@ -8,6 +9,7 @@ from laqfi.models.unet import UNet, Unet
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
 from laqfi.storage.model_file import VERSION, output_axes, read_model, stored_bytes
+from laqfi.storage.modules import restored
 from stored import quantize
 
 CPU = torch.device("cpu")
@@ -45,17 +47,17 @@ MIXED = {
 
 def pack_unet(unet, formats):
     """Stored tensors, format map and restored weights; int4 for other matrices, float16 for the other tensors."""
-    stored, described, restored = {}, {}, {}
+    stored, described, values = {}, {}, {}
     axes = output_axes(unet)
     for name, tensor in unet.state_dict().items():
         format = formats.get(name, Format("int4" if tensor.dim() > 1 else "float16"))
         taps = (1, 3, 4, 5, 7) if name == TAPPED else None
         layout = Layout(format, tuple(tensor.shape), axes[name], taps)
-        parts, restored[name] = quantize(tensor, layout, "max")
+        parts, values[name] = quantize(tensor, layout, "max")
         stored |= {f"{name}{part}": t for part, t in parts.items()}
         if not format.is_float:
             described[name] = layout.to_json()
-    return stored, described, restored
+    return stored, described, values
 
 
 @pytest.fixture
@@ -113,6 +115,45 @@ def test_a_packed_network_keeps_only_what_the_file_stores_resident(packed):
             assert list(loaded.parameters()) == []
             assert resident_bytes(loaded) <= 1.05 * payload
             loaded(torch.randn(1, 1, 8, 8), torch.tensor([1]))
+
+
+@pytest.mark.parametrize("formats", [{}, MIXED], ids=["int4", "mixed"])
+def test_a_restored_network_computes_the_same_and_leaves_the_stored_one_as_it_is(packed, formats):
+    stored, _, _ = read_model(packed(formats=formats), CPU)
+    before, ordinary = resident_bytes(stored), restored(stored, torch.float32)
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([1, 50, 100])
+    with torch.no_grad():
+        assert torch.equal(ordinary(x, t), stored(x, t))
+    assert resident_bytes(stored) == before < resident_bytes(ordinary)
+    assert list(stored.parameters()) == []
+
+
+def test_a_network_restored_in_half_precision_has_its_matrices_so_and_the_original_does_not(unet, saved):
+    loaded, _, _ = read_model(saved(), CPU)
+    halved = restored(loaded, torch.float16)
+    for name, parameter in halved.named_parameters():
+        assert parameter.dtype == (torch.float16 if parameter.dim() > 1 else torch.float32), name
+        assert torch.equal(loaded.get_parameter(name), unet.get_parameter(name)), name
+
+
+def test_half_precision_of_a_stored_network_is_autocast_of_it(packed):
+    """Weights rounded once are the weights that autocast rounds in every call."""
+    stored, _, _ = read_model(packed(), CPU)
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([1, 50, 100])
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):
+        once, always = (restored(stored, dtype)(x, t) for dtype in (torch.float16, torch.float32))
+    assert torch.equal(once, always)
+
+
+def test_one_compilation_serves_all_variants(packed, saved):
+    """Whatever the formats, a restored network is the same program: each variant would else be compiled for itself."""
+    torch.compiler.reset()
+    counter, x, t = CompileCounter(), torch.randn(3, 1, 8, 8), torch.tensor([1, 50, 100])
+    for path in (lambda: packed(formats=MIXED), packed, saved):
+        network = restored(read_model(path(), CPU)[0], torch.float32).to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            torch.compile(network, backend=counter, dynamic=False)(x, t)
+    assert counter.frame_count == 1
 
 
 def test_a_float32_network_is_an_ordinary_one(unet, saved):

@@ -9,6 +9,7 @@ from torch import nn
 
 from laqfi.base.random import generator
 from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
+from laqfi.quant import gptq
 from laqfi.quant.gather import bin_weights
 from laqfi.quant.gptq import gptq_codes
 from laqfi.quant.prediction import bits_over_bound, predicted_change, water_filling_bits
@@ -114,10 +115,34 @@ def optimal_brain_quantizer(matrix, curvature, scale, zero_point, levels):
     return codes
 
 
+@pytest.mark.parametrize("width", [1, 5, 12, 128])
 @pytest.mark.parametrize("seed", range(5))
-def test_gptq_rounds_column_by_column_those_of_the_largest_curvature_first(seed):
+def test_gptq_rounds_column_by_column_those_of_the_largest_curvature_first(seed, width, monkeypatch):
+    """In blocks of any width, the last of them cut short."""
+    monkeypatch.setattr(gptq, "WHOLE", 0)
+    monkeypatch.setattr(gptq, "LAZY", width)
     problem = random_problem(seed)
     assert torch.equal(gptq_codes(*problem, 8), optimal_brain_quantizer(*problem, 8))
+
+
+def test_gptq_tells_columns_at_once_where_a_cpu_can_hold_them_and_block_by_block_beyond():
+    """The widest layers of the profiles for a CPU have 1024 columns: their bytes are those of no blocks at all."""
+    assert gptq.block_width(torch.empty(2, 1024)) == 1024
+    assert gptq.block_width(torch.empty(2, 1025)) == 128
+
+
+def test_gptq_in_blocks_costs_what_it_does_without(monkeypatch):
+    """The sums' order is another, so that a weight midway between two codes may get the other one: few do."""
+    torch.manual_seed(0)
+    root = torch.randn(300, 500)
+    matrix, curvature = torch.randn(40, 500), root.T @ root / 300
+    problem = matrix, curvature, torch.full((40, 500), 0.5), torch.full((40, 500), 8.0), 16
+    whole = gptq_codes(*problem)
+    monkeypatch.setattr(gptq, "WHOLE", 0)
+    blocks = gptq_codes(*problem)
+    assert (blocks != whole).float().mean() < 0.01
+    costs = [second_order(0.5 * (codes - 8) - matrix, curvature) for codes in (blocks, whole)]
+    assert costs[0] == pytest.approx(costs[1].item(), rel=0.01)
 
 
 def test_gptq_on_uncorrelated_inputs_is_nearest():

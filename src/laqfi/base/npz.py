@@ -29,7 +29,10 @@ ARRAYS = {
     "images": ("uint8", "S I C H H"),
     "mean": ("float64", "D"),
     "covariance": ("float64", "D D"),
+    "again_mean": ("float64", "E"),
+    "again_covariance": ("float64", "E E"),
     "kid_features": ("float32", "K D"),
+    "kid_within": ("float64", "W"),
 }
 
 

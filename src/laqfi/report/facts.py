@@ -77,5 +77,5 @@ def notes(variants: Mapping[str, JudgedVariant]) -> dict[str, str]:
 
 def drawn_by(draw: Described | Headline) -> str:
     eta = f", eta {draw.eta:g}" if draw.sampler == "ddim" else ""
-    tf32 = ", products in TF32" if draw.precision == "tf32" else ""
-    return f"{draw.sampler.upper()}, {draw.steps} steps{eta}{tf32}"
+    products = {"float32": "", "tf32": ", products in TF32", "float16": ", products of float16"}[draw.precision]
+    return f"{draw.sampler.upper()}, {draw.steps} steps{eta}{products}"

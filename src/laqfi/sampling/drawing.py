@@ -2,18 +2,18 @@
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from laqfi.base.device import allow_tf32, default_device
+from laqfi.base.device import allow_tf32, default_device, upload
 from laqfi.base.pictures import to_uint8
 from laqfi.base.random import NoiseStreams
-from laqfi.diffusion.process import Denoiser
 from laqfi.sampling import samplers
+from laqfi.sampling.network import prepared
 from laqfi.sampling.params import Drawing
 
 
 def draw_images(
-    model: Denoiser,
+    model: nn.Module,
     alphas_cumprod: Tensor,
     shape: tuple[int, int, int],
     settings: Drawing,
@@ -25,8 +25,8 @@ def draw_images(
     def batch(seed: int, indices: range) -> np.ndarray:
         noise = NoiseStreams(seed, indices, shape)
         drawn = samplers.sample(
-            model,
-            lambda: torch.from_numpy(noise.draw()).to(default_device()),
+            denoiser,
+            lambda: upload(torch.from_numpy(noise.draw()), default_device()),
             alphas_cumprod,
             **settings.model_dump(include={"sampler", "steps", "eta", "clip"}),
             progress=f"seed {seed}, images {indices.start}-{indices.stop - 1}" if progress else None,
@@ -35,6 +35,7 @@ def draw_images(
 
     starts = range(0, images, settings.batch_size)
     parts = [range(start, min(start + settings.batch_size, images)) for start in starts]
+    denoiser = prepared(model, settings.precision)
     allow_tf32(settings.precision == "tf32")
     drawn = [np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds]
     allow_tf32(False)

@@ -16,7 +16,7 @@ class Sampler(Block):
 
 
 Images = Annotated[int, Field(ge=2, le=1_000_000)]
-Precision = Literal["float32", "tf32"]  # of products on a GPU
+Precision = Literal["float32", "tf32", "float16"]  # of products on a GPU; a CPU computes in float32
 
 
 class Headline(Sampler):

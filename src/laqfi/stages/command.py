@@ -12,9 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from threadpoolctl import threadpool_limits
 
-from laqfi.base import files, sources, versions
+from laqfi.base import device, files, sources, versions
 from laqfi.base.block import Block
-from laqfi.base.device import allow_tf32
 from laqfi.base.errors import LaqfiError, first_line
 from laqfi.base.program import program
 
@@ -47,7 +46,7 @@ def run(stage: Callable[..., None]) -> None:
             for name in blocks
         ]
         limit_threads(block(settings, "threads", int, arguments.params))
-        allow_tf32(False)
+        device.settle()
         stage(*given, **{name: paths_from(arguments, name, kind) for name, kind in paths.items()})
         check_unchanged(settings_file=arguments.params, before=before)
     except LaqfiError as error:

@@ -1,6 +1,7 @@
 """Layers that keep their tensors as stored and restore the weight inside forward, one layer at a time."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 
 import torch
 import torch.nn.functional as F
@@ -64,8 +65,11 @@ class StoredLayer(nn.Module):
         self.bias = StoredTensor(layouts["bias"]) if layer.bias is not None else None
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias(x.dtype)
-        return self.call(self.layer[0], x, self.weight(x.dtype), bias)
+        return self.call(self.layer[0], x, **self.restored(x.dtype))
+
+    def restored(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """Weight and bias."""
+        return {"weight": self.weight(dtype), "bias": None if self.bias is None else self.bias(dtype)}
 
 
 def store_layers(model: nn.Module, layouts: dict[str, Layout]) -> None:
@@ -81,3 +85,23 @@ def store_layers(model: nn.Module, layouts: dict[str, Layout]) -> None:
             parent, _, attribute = path.rpartition(".")
             stored = StoredLayer(module, {name: layouts[f"{path}.{name}"] for name in own})
             setattr(model.get_submodule(parent), attribute, stored)
+
+
+def restored(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of `model` with ordinary layers, for many calls in a row: no weight is restored again in each of them.
+
+    Weights of convolutions and linear layers are in `dtype`, which they are rounded to once; all else is float32.
+    `model` and its tensors stay as they are.
+    """
+    if isinstance(model, StoredLayer):
+        made, own, children = copy(model.layer[0]), model.restored(torch.float32), {}
+    else:
+        made, own, children = copy(model), model._parameters, model._modules
+    made._parameters = {name: None if tensor is None else as_parameter(tensor, dtype) for name, tensor in own.items()}
+    made._modules = {name: restored(child, dtype) for name, child in children.items()}
+    return made
+
+
+def as_parameter(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
+    tensor = tensor.detach().to(dtype if tensor.dim() > 1 else torch.float32)
+    return nn.Parameter(tensor.contiguous(), requires_grad=False)

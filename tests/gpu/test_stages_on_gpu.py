@@ -1,0 +1,33 @@
+"""All stages of the tiny profile, twice on one GPU, in processes of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from clone import Clone
+from commands import commands
+from stages import load
+from tiny import ROOT
+
+CHOICES = {"profile": ["tiny"], "variant": ["fp32", "threshold", "budget", "ratio"]}
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    clone = Clone(folder)
+    clone.call("python", "workflow/versions.py")
+    given = "\n".join(commands(load(ROOT / "dvc.yaml"), CHOICES))
+    subprocess.run(
+        [sys.executable, ROOT / "tests/portable/run_stages.py"],
+        cwd=clone.folder,
+        env=clone.environment,
+        input=given,
+        text=True,
+        check=True,
+    )
+    return clone.outputs()
+
+
+def test_every_stage_gives_the_same_bytes_twice(tmp_path):
+    (first, second) = (tmp_path / "first", tmp_path / "second")
+    found = [outputs(folder) for folder in (first, second) if not folder.mkdir()]
+    assert {name for name, digest in found[0].items() if found[1][name] != digest} == set()
