@@ -1,6 +1,7 @@
 """Intervals of a whole family of comparisons that hold together: with 95 % confidence none of them is wrong."""
 
 from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -40,9 +41,15 @@ def largest_t(deviations: np.ndarray, runs: list[Jackknifed]) -> float:
     least = float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
     if len(deviations) == 1:
         return least
-    random = generator("max-t")
-    weights = random.standard_normal((DRAWS, deviations.shape[1]))
-    scale = np.sqrt(random.chisquare(freedom, DRAWS) / freedom)
+    weights, scale = draws(DRAWS, deviations.shape[1], freedom)
     unit = deviations / np.sqrt((deviations**2).sum(axis=1, keepdims=True))
     largest = np.abs(weights @ unit.T).max(axis=1) / scale
     return max(least, float(np.quantile(largest, CONFIDENCE)))
+
+
+@lru_cache(maxsize=1)  # all tables of a report have as many groups
+def draws(count: int, groups: int, freedom: int) -> tuple[np.ndarray, np.ndarray]:
+    """Normal weights [count, groups], and what to divide by for Student's t [count]."""
+    random = generator("max-t")
+    weights = random.standard_normal((count, groups))
+    return weights, np.sqrt(random.chisquare(freedom, count) / freedom)

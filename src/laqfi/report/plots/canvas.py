@@ -17,8 +17,16 @@ MARK, LEGEND = "mark", "legend"  # what the page makes of an artist, see `svg`
 SEPARATOR = "::"
 
 
+def settle(figure: Figure) -> None:
+    """Decide once where everything stands; left alone, a figure does so anew, twice, whenever it is written."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
 def png(figure: Figure) -> bytes:
     """PNG without the stamp of the library's version."""
+    settle(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
