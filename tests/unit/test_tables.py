@@ -317,8 +317,11 @@ def test_every_size_that_fisher_can_meet_is_a_row_with_a_word_for_each_control()
     for title, (name, *words) in columns.items():
         for row, found, word in zip(rows, wide.values(), words, strict=True):
             one = found[name]
-            cell = f"{cells.difference_cell(one.difference.simultaneous, 2)} {word}" if one else "does not fit"
-            assert row[title] == cell
+            if one is None:
+                assert row[title] == "does not fit"
+                continue
+            alone, together = one.difference.plain, one.difference.simultaneous
+            assert row[title] == f"{cells.difference_cell(alone, 2)} all {cells.ends_cell(together, 2)} {word}"
 
 
 def test_gains_say_whose_images_are_nearer():

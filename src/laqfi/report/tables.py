@@ -26,8 +26,7 @@ Row = dict[str, str]
 ONLY_IN_CSV = ("KID [95 % CI]", "KID − FP32 [95 % CI]", "PSNR of all", "noise MSE")
 FAMILY = (
     "Verdicts go by the intervals marked “all”: max-t over the whole table, so that with 95 % confidence none of its"
-    " verdicts is wrong. The narrower ones hold for one row alone; in a table of twenty about one of those leaves out"
-    " zero by chance."
+    " verdicts is wrong. The narrower ones hold for one comparison alone; of twenty about one leaves out zero by chance."
 )
 BETTER = (
     "Better than FP32 means nearer to the data by FID, not nearer to FP32: a change can move images towards the data's"
@@ -157,10 +156,11 @@ def fisher_table(table: ControlTable) -> Table:
     """One row per size limit, one column per control: its FID minus that of the Fisher information's choice."""
 
     def cell(found: AgainstFisher) -> str:
-        return f"{difference_cell(found.difference.simultaneous, 2)} {short_verdict(found.difference.simultaneous)}"
+        wide = found.difference.simultaneous
+        return f"{difference_cell(found.difference.plain, 2)} all {ends_cell(wide, 2)} {short_verdict(wide)}"
 
     title = "From which size on it matters which weights get more bits (FID of the control − FID of Fisher)"
-    return Table(title, fisher_rows(table, cell), "Intervals and words hold for the whole table at once (max-t, 95 %).")
+    return Table(title, fisher_rows(table, cell), FAMILY)
 
 
 def gain_table(table: ControlTable) -> Table:

@@ -17,7 +17,7 @@ MARK, LEGEND = "mark", "legend"  # what the page makes of an artist, see `svg`
 SEPARATOR = "::"
 
 
-def settle(figure: Figure) -> None:
+def lay_out(figure: Figure) -> None:
     """Decide once where everything stands; left alone, a figure does so anew, twice, whenever it is written."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
@@ -26,7 +26,7 @@ def settle(figure: Figure) -> None:
 
 def png(figure: Figure) -> bytes:
     """PNG without the stamp of the library's version."""
-    settle(figure)
+    lay_out(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

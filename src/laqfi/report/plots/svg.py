@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib.figure import Figure
 
-from laqfi.report.plots.canvas import LEGEND, MARK, SEPARATOR, settle
+from laqfi.report.plots.canvas import LEGEND, MARK, SEPARATOR, lay_out
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 NO_STAMPS = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -24,7 +24,7 @@ def svg(figure: Figure, name: str, caption: str) -> str:
 
     Its ids are its own, so that several stand in one page.
     """
-    settle(figure)
+    lay_out(figure)
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "path.simplify": True}):
         figure.savefig(buffer, format="svg", metadata=NO_STAMPS)
