@@ -26,8 +26,8 @@ Row = dict[str, str]
 ONLY_IN_CSV = ("KID [95 % CI]", "KID − FP32 [95 % CI]", "PSNR of all", "noise MSE")
 FAMILY = (
     "Verdicts go by the intervals marked “all”: max-t over the whole table, so that with 95 % confidence none of its"
-    " verdicts is wrong. The narrower ones hold for one comparison alone; of twenty about one of those leaves out zero by"
-    " chance."
+    " verdicts is wrong. The narrower ones hold for one comparison alone; of twenty about one of those leaves out zero"
+    " by chance."
 )
 BETTER = (
     "Better than FP32 means nearer to the data by FID, not nearer to FP32: a change can move images towards the data's"
