@@ -13,7 +13,7 @@ from laqfi.diffusion.params import Train
 from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.diffusion.training import Trainer
 from laqfi.models.unet import UNet, Unet
-from laqfi.quality import statistics
+from laqfi.quality import kernel, statistics
 from laqfi.quality.classifier import FeatureNet, fit
 from laqfi.quality.params import Classifier
 from laqfi.quant.knapsack import allocate
@@ -66,11 +66,13 @@ def operations() -> dict[str, str]:
         fid.value,
         fid.left_out,
         *statistics.interval([fid]).model_dump().values(),
-        statistics.kid(features[:100], features[100:]),
     )
+    real = kernel.KernelReference(features[:100], kernel.mean_within(features[:100]))
+    kid = kernel.jackknife_kid(features[100:], real, 4)
+    found["KID"] = digest(kid.value, kid.left_out)
     network = FeatureNet(1, 8, 10)
     labels = torch.arange(8)
-    fit(network, images, labels, Classifier(network="classifier", epochs=2, batch_size=8, lr=0.002, seed=0))
+    fit(network, images, labels, Classifier(network="classifier", epochs=2, batch_size=8, lr=0.002, seeds=[0]), seed=0)
     found["classifier"] = digest(*network.state_dict().values())
     costs, sizes = random.lognormal(0, 9, (40, 6)), np.tile(np.arange(1, 7), (40, 1))
     found["allocation"] = digest(allocate(costs.tolist(), sizes.tolist(), 120))

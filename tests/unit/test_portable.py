@@ -92,14 +92,23 @@ def test_a_stage_into_which_a_library_was_loaded_first_ends_with_one_line(tmp_pa
     ]
 
 
+def operations(processor: str | None) -> dict[str, str]:
+    command = [*python_on(processor), str(ROOT / "tests/portable/operations.py")]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+@pytest.fixture(scope="module")
+def here() -> dict[str, str]:
+    return operations(None)
+
+
+def test_two_processes_give_the_same_bytes(here):
+    assert operations(None) == here
+
+
 @needs_emulator
 @pytest.mark.skipif(not processor_flags() >= NEEDED, reason="needs an x86-64 processor with AVX2")
-def test_another_processor_gives_the_same_bytes():
+def test_another_processor_gives_the_same_bytes(here):
     """One of each operation; `make portable-test` runs whole stages, on more processors."""
-
-    def on(processor: str | None) -> dict[str, str]:
-        command = [*python_on(processor), str(ROOT / "tests/portable/operations.py")]
-        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-    here, there = on(None), on(PROCESSORS[0])
+    there = operations(PROCESSORS[0])
     assert {name: there[name] for name in here if there[name] != here[name]} == {}
