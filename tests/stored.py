@@ -3,13 +3,15 @@
 from torch import Tensor
 
 from laqfi.quant.rounding import store
+from laqfi.sensitivity.compensation import Compensation
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
 
 
 def quantize(weight: Tensor, layout: Layout, search: str, importance=None, curvature=None) -> tuple[dict, Tensor]:
     """The parts that store `weight`, and the weight they stand for; GPTQ rounds where there is a curvature."""
-    parts = store(weight, layout, search, importance, "nearest" if curvature is None else "gptq", curvature).parts
+    compensation = None if curvature is None else Compensation.of(curvature)
+    parts = store(weight, layout, search, importance, "nearest" if curvature is None else "gptq", compensation).parts
     return parts, layout.restore(parts)
 
 

@@ -1,6 +1,6 @@
 """A network of one's own, called as model(x, timestep): stored as a policy decides, and run from the stored file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,23 +12,24 @@ from laqfi.quant.apply import as_file, store_all
 from laqfi.quant.evidence import Evidence
 from laqfi.quant.policies.every import bind
 from laqfi.quant.rounding import Stored
+from laqfi.sensitivity.compensation import Compensation
 from laqfi.storage.model_file import VERSION, check_version, layouts_of, output_axes
 from laqfi.storage.modules import buffers, store_layers
 
 
 def quantize_model(
     model: nn.Module,
-    fisher: Mapping[str, Mapping[str, Tensor]],
+    fisher: Mapping[str, Tensor],
     policy: str,
     options: Mapping,
-    curvature: Mapping[str, Tensor] | None = None,
+    compensations: Mapping[str, Compensation] | None = None,
 ) -> dict[str, Stored]:
     """Every parameter of `model` in the format that `policy` gives it with `options`, the keys of a params.yaml block.
 
-    `fisher` holds one number per weight by timestep weighting ("uniform" is always needed) and parameter name;
-    `curvature` is that of `laqfi.sensitivity.curvature`, by which the rounding "gptq" compensates. Raises LaqfiError
-    for an unknown policy, for one that goes by the groups of a model's family, which a network of one's own does not
-    have, and for options that do not fit.
+    `fisher` holds one number per weight by parameter name, as `FisherMaps.per_weight` does; `compensations` are those
+    of `laqfi.sensitivity.curvature`, by which the rounding "gptq" works. Raises LaqfiError for an unknown policy, for
+    one that goes by the groups of a model's family, which a network of one's own does not have, and for options that do
+    not fit.
     """
     axes = output_axes(model)
     tensors = [
@@ -38,8 +39,8 @@ def quantize_model(
             0.0,
             parameter.detach(),
             axes[name],
-            {weighting: of_weights[name].to(parameter.device) for weighting, of_weights in fisher.items()},
-            (curvature or {}).get(name),
+            fisher[name].to(parameter.device),
+            compensation=known(compensations, name),
         )
         for name, parameter in model.named_parameters()
     ]
@@ -47,6 +48,10 @@ def quantize_model(
         return store_all(tensors, bind(policy, options)(tensors))
     except ValidationError as error:
         raise LaqfiError(first_line(error, policy)) from error
+
+
+def known(compensations: Mapping[str, Compensation] | None, name: str) -> Callable[[], Compensation] | None:
+    return (lambda: compensations[name]) if compensations and name in compensations else None
 
 
 def save_model(path: Path, stored: dict[str, Stored]) -> None:

@@ -18,7 +18,7 @@ from laqfi.quality.classifier import FeatureNet, fit
 from laqfi.quality.params import Classifier
 from laqfi.quant.knapsack import allocate
 from laqfi.quant.rounding import store
-from laqfi.sensitivity.curvature import curvatures
+from laqfi.sensitivity.curvature import compensations
 from laqfi.sensitivity.fisher import fisher_maps
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
@@ -50,14 +50,13 @@ def operations() -> dict[str, str]:
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.2)
     maps = fisher_maps(unet, images[:2], alphas_cumprod, timesteps=[50], bins=[100], chunk=2, seed=0)
-    fisher = maps["gauss_newton"].per_weight[100]
-    found["Fisher information"] = digest(*fisher.values())
-    matrices = curvatures(unet, images[:4], alphas_cumprod, timesteps=[50], chunk=4, seed=0)
-    found["curvature"] = digest(*matrices.values())
+    found["Fisher information"] = digest(*maps.per_weight.values())
+    measured = dict(compensations(unet, images[:4], alphas_cumprod, timesteps=[50], chunk=4, seed=0))
+    found["compensation"] = digest(*(part for one in measured.values() for part in vars(one).values()))
     name = "layers.3.block1.conv1.weight"
     weight = dict(unet.named_parameters())[name].detach()
     layout = Layout(Format("int4"), tuple(weight.shape))
-    parts = store(weight, layout, "fisher", fisher[name], "gptq", matrices[name]).parts
+    parts = store(weight, layout, "fisher", maps.per_weight[name], "gptq", measured[name]).parts
     found["GPTQ"] = digest(*parts.values())
     features = random.standard_normal((200, 84)) @ random.standard_normal((84, 84))
     target = statistics.Reference.of(*statistics.mean_and_covariance(features[:100]))

@@ -30,7 +30,8 @@ from laqfi.models.unet import UNet, Unet
 from laqfi.params.whole import load as load_params
 from laqfi.quality import features
 from laqfi.quality.classifier import FeatureNet
-from laqfi.quant.gather import fisher_by_bin, read_curvature
+from laqfi.quant.gather import read_compensations, read_fisher
+from laqfi.sensitivity.compensation import Compensation
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
 from laqfi.storage.model_file import header, output_axes, read_model
@@ -123,14 +124,33 @@ NAMED = [(key,) for key in ("tensors", "layers", "magnitude", "parameters", "noi
 NAMED.append(("predicted_noise_mse",))
 
 
+def fisher_tensors() -> dict[str, torch.Tensor]:
+    """As the stage `fisher` writes them, for two bins."""
+    of_bins = {f"bin/{name}": torch.tensor([2.0, 1.0]) for name in WEIGHTS}
+    return {f"weight/{name}": w.abs().bfloat16() for name, w in WEIGHTS.items()} | of_bins
+
+
+def compensation_tensors() -> dict[str, torch.Tensor]:
+    """As the stage `curvature` writes them."""
+    found = {}
+    for name, w in WEIGHTS.items():
+        if w.dim() > 1:
+            columns = w.numel() // len(w)
+            parts = vars(Compensation.of(torch.eye(columns) + 0.5)).values()
+            found |= dict(zip(Compensation.shapes(name, columns), parts, strict=True))
+    return found
+
+
 READERS: dict[str, Callable[[Path], object]] = {
     **{f"{name}.npz": lambda p, names=tuple(arrays): files.read_arrays(p, *names) for name, arrays in ARRAYS.items()},
     **{f"{name}.json": lambda p, model=model: records.read(p, model) for name, model in MODELS.items()},
     "features.safetensors": lambda p: features.load(p, CPU),
     "model.safetensors": lambda p: read_model(p, CPU),
     "packed.safetensors": lambda p: read_model(p, CPU),
-    "fisher.safetensors": lambda p: fisher_by_bin(p, WEIGHTS),
-    "curvature.safetensors": lambda p: read_curvature(p, WEIGHTS, dict.fromkeys(WEIGHTS, 0)),
+    "fisher.safetensors": lambda p: read_fisher(p, WEIGHTS),
+    "curvature.safetensors": lambda p: [
+        read() for read in read_compensations(p, WEIGHTS, dict.fromkeys(WEIGHTS, 0)).values()
+    ],
     "params.yaml": load_params,
 }
 # How many different bad files of each kind the byte test must see refused, and how many it tries for that.
@@ -171,10 +191,8 @@ def whole(tmp_path_factory) -> Path:
     network = {"network": "classifier", "image": [1, 4], "classes": 2}
     state = {f"0.{name}": tensor for name, tensor in FeatureNet(1, 4, 2).state_dict().items()}
     files.write_tensors(folder / "features.safetensors", state, network)
-    maps = {f"gauss_newton/{edge}/{name}": w / edge for edge in (1, 100) for name, w in WEIGHTS.items()}
-    files.write_tensors(folder / "fisher.safetensors", maps, {"bins": [1, 100], "timesteps": [1, 50]})
-    curved = {name: torch.eye(w.numel() // len(w)) for name, w in WEIGHTS.items() if w.dim() > 1}
-    files.write_tensors(folder / "curvature.safetensors", curved)
+    files.write_tensors(folder / "fisher.safetensors", fisher_tensors(), {"bins": [1, 100], "timesteps": [1, 50]})
+    files.write_tensors(folder / "curvature.safetensors", compensation_tensors())
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
     for name, read in READERS.items():
         read(folder / name)
@@ -421,24 +439,40 @@ def test_a_grid_that_is_none_is_refused(whole, tmp_path, part, value):
         read_model(tmp_path / "x", CPU)
 
 
-def test_negative_fisher_and_curvature_are_refused(tmp_path):
-    maps = {f"gauss_newton/1/{name}": -w for name, w in WEIGHTS.items()}
-    files.write_tensors(tmp_path / "f", maps, {"bins": [1]})
-    with pytest.raises(LaqfiError, match="holds values below 0"):
-        fisher_by_bin(tmp_path / "f", WEIGHTS)
-    files.write_tensors(
-        tmp_path / "c", {name: -torch.eye(w.numel() // len(w)) for name, w in WEIGHTS.items() if w.dim() > 1}
-    )
-    with pytest.raises(LaqfiError, match="has a diagonal below 0"):
-        read_curvature(tmp_path / "c", WEIGHTS, dict.fromkeys(WEIGHTS, 0))
+@pytest.mark.parametrize("prefix", ["weight", "bin"])
+def test_negative_fisher_information_is_refused(tmp_path, prefix):
+    tensors = {name: -t if name.startswith(prefix) else t for name, t in fisher_tensors().items()}
+    files.write_tensors(tmp_path / "f", tensors, {"bins": [1, 100]})
+    with pytest.raises(LaqfiError, match=rf"{prefix}/.* holds values below 0"):
+        read_fisher(tmp_path / "f", WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("pivots", 0.0, "has pivots that are not positive"),
+        ("pivots", -1.0, "has pivots that are not positive"),
+        ("pivots", float("nan"), "holds values that are not finite"),
+        ("feedback", float("inf"), "holds values that are not finite"),
+        ("order", 0, "has an order that does not name every column once"),
+        ("order", -1, "has an order that does not name every column once"),
+        ("order", 99999, "has an order that does not name every column once"),
+    ],
+)
+def test_a_compensation_that_is_none_is_refused(tmp_path, part, value, said):
+    tensors = compensation_tensors()
+    name = next(name for name, tensor in tensors.items() if name.startswith(f"{part}/") and len(tensor) > 3)
+    tensors[name][1:3] = value
+    files.write_tensors(tmp_path / "c", tensors)
+    with pytest.raises(LaqfiError, match=rf"^{tmp_path}/c: .* {said}$"):
+        READERS["curvature.safetensors"](tmp_path / "c")
 
 
 @pytest.mark.parametrize("bins", [None, 3, [], ["1"], [1.0], [True], [0], [7], {"1": 1}], ids=str)
 def test_bins_that_are_no_timesteps_are_refused(tmp_path, bins):
-    maps = {f"gauss_newton/1/{name}": w for name, w in WEIGHTS.items()}
-    files.write_tensors(tmp_path / "f", maps, {"bins": bins})
-    with pytest.raises(LaqfiError, match=r"/f: (bins is|holds no Fisher information)"):
-        fisher_by_bin(tmp_path / "f", WEIGHTS)
+    files.write_tensors(tmp_path / "f", fisher_tensors(), {"bins": bins})
+    with pytest.raises(LaqfiError, match=r"/f: bin(s is|/.* allowed is)"):
+        read_fisher(tmp_path / "f", WEIGHTS)
 
 
 def npy(array: np.ndarray, **header) -> bytes:

@@ -10,7 +10,7 @@ from laqfi.base.errors import LaqfiError
 from laqfi.diffusion.process import add_noise
 from laqfi.quant.apply import stored_size
 from laqfi.quant.prediction import predicted_change
-from laqfi.sensitivity.curvature import curvatures
+from laqfi.sensitivity.curvature import compensations, curvatures, layers_of
 from laqfi.sensitivity.fisher import fisher_maps
 
 FORMATS = ["int2", "int3", "int4", "int6", "int8", "float16"]
@@ -46,8 +46,7 @@ def images():
 
 @pytest.fixture
 def fisher(model, images, alphas_cumprod):
-    maps = fisher_maps(model, images, alphas_cumprod, timesteps=[1, 50, 100], bins=[100], chunk=8, seed=0)
-    return maps["gauss_newton"].per_weight[100]
+    return fisher_maps(model, images, alphas_cumprod, timesteps=[1, 50, 100], bins=[100], chunk=8, seed=0).per_weight
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def budget(ratio, **more):
 
 
 def test_the_loaded_model_computes_on_the_packed_weights(model, fisher, seen, tmp_path):
-    stored = quantize_model(model, {"uniform": fisher}, "budget", budget(6))
+    stored = quantize_model(model, fisher, "budget", budget(6))
     save_model(tmp_path / "own.safetensors", stored)
     packed = Own().eval()
     load_model(packed, tmp_path / "own.safetensors")
@@ -82,19 +81,20 @@ def test_the_loaded_model_computes_on_the_packed_weights(model, fisher, seen, tm
 
 
 def test_what_the_file_holds_is_what_runs(model, fisher, seen, tmp_path):
-    stored = quantize_model(model, {"uniform": fisher}, "bits", {"format": "int4"})
+    stored = quantize_model(model, fisher, "bits", {"format": "int4"})
+    wanted = restored(model, stored)
     stored["up.weight"].parts[".scale"].mul_(2)
     save_model(tmp_path / "own.safetensors", stored)
     packed = Own().eval()
     load_model(packed, tmp_path / "own.safetensors")
-    assert not torch.allclose(packed(*seen), restored(model, stored)(*seen))
+    assert not torch.allclose(packed(*seen), wanted(*seen))
 
 
 def test_smaller_files_change_the_output_more_as_predicted(model, fisher, seen):
     predicted, measured = [], []
     for ratio in (3, 4.5, 6):
-        stored = quantize_model(model, {"uniform": fisher}, "budget", budget(ratio))
-        predicted.append(predicted_change({name: one.delta for name, one in stored.items()}, fisher))
+        stored = quantize_model(model, fisher, "budget", budget(ratio))
+        predicted.append(sum(predicted_change(one.delta, fisher[name]) for name, one in stored.items()))
         changed = restored(model, stored)(*seen) - model(*seen)
         measured.append(changed.square().flatten(1).sum(1).mean().item())
     assert predicted == sorted(predicted)
@@ -103,20 +103,22 @@ def test_smaller_files_change_the_output_more_as_predicted(model, fisher, seen):
 
 
 def test_gptq_rounds_by_the_curvature_it_is_given(model, images, fisher, alphas_cumprod):
-    curvature = curvatures(model, images, alphas_cumprod, timesteps=[1, 50], chunk=8, seed=0)
-    nearest = quantize_model(model, {"uniform": fisher}, "bits", {"format": "int3"})
+    settings = {"timesteps": [1, 50], "chunk": 8, "seed": 0}
+    measured = dict(compensations(model, images, alphas_cumprod, **settings))
+    curvature = curvatures(model, layers_of(model), images, alphas_cumprod, **settings)["down.weight"].dense(1)
+    nearest = quantize_model(model, fisher, "bits", {"format": "int3"})
     options = {"format": "int3", "rounding": "gptq"}
-    rounded = quantize_model(model, {"uniform": fisher}, "bits", options, curvature)
+    rounded = quantize_model(model, fisher, "bits", options, measured)
 
     def second_order(stored):
         delta = stored["down.weight"].delta.flatten(1)
-        return (delta @ curvature["down.weight"] * delta).sum()
+        return (delta @ curvature * delta).sum()
 
     assert second_order(rounded) < second_order(nearest)
 
 
 def test_a_file_of_another_network_is_refused(model, fisher, tmp_path):
-    save_model(tmp_path / "own.safetensors", quantize_model(model, {"uniform": fisher}, "bits", {"format": "int8"}))
+    save_model(tmp_path / "own.safetensors", quantize_model(model, fisher, "bits", {"format": "int8"}))
     with pytest.raises(LaqfiError, match=r"the format map names 'down.weight', which the network does not have"):
         load_model(nn.Conv2d(1, 8, 3), tmp_path / "own.safetensors")
 
@@ -141,22 +143,22 @@ def test_a_layer_that_cannot_be_stored_is_named(tmp_path):
 def test_a_policy_that_goes_by_the_groups_of_a_family_is_refused(model, fisher, policy, options):
     """It would leave everything in float32."""
     with pytest.raises(LaqfiError, match="goes by the groups of a model's family, and this model has none"):
-        quantize_model(model, {"uniform": fisher}, policy, options)
+        quantize_model(model, fisher, policy, options)
 
 
 def test_options_that_do_not_fit_are_refused_in_one_line(model, fisher):
     with pytest.raises(LaqfiError, match=r"^bits\.format: found 'int9'"):
-        quantize_model(model, {"uniform": fisher}, "bits", {"format": "int9"})
+        quantize_model(model, fisher, "bits", {"format": "int9"})
 
 
 def test_gptq_without_a_curvature_is_refused(model, fisher):
     with pytest.raises(LaqfiError, match="has no curvature, by which the rounding gptq works"):
-        quantize_model(model, {"uniform": fisher}, "bits", {"format": "int3", "rounding": "gptq"})
+        quantize_model(model, fisher, "bits", {"format": "int3", "rounding": "gptq"})
 
 
 def test_a_file_of_another_format_version_is_refused(model, fisher, tmp_path):
     path = tmp_path / "own.safetensors"
-    save_model(path, quantize_model(model, {"uniform": fisher}, "bits", {"format": "int4"}))
+    save_model(path, quantize_model(model, fisher, "bits", {"format": "int4"}))
     files.write_tensors(path, files.read_tensors(path)[0], {"version": 2})
     with pytest.raises(LaqfiError, match="is of format version 2, allowed is 1"):
         load_model(model, path)

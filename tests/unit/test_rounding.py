@@ -11,10 +11,12 @@ from laqfi.base.random import generator
 from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
 from laqfi.quant import gptq
 from laqfi.quant.gather import bin_weights
-from laqfi.quant.gptq import gptq_codes
 from laqfi.quant.prediction import bits_over_bound, predicted_change, water_filling_bits
 from laqfi.sampling.samplers import ddim, error_gains, spaced_timesteps
-from laqfi.sensitivity.curvature import curvatures, patches
+from laqfi.sensitivity import curvature as summing
+from laqfi.sensitivity.compensation import Compensation, cholesky
+from laqfi.sensitivity.curvature import compensations, curvatures, layers_of, passes
+from laqfi.sensitivity.layers import patches
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
 from stored import quantize
@@ -48,9 +50,20 @@ class OneLayer(nn.Module):
         return self.mix(x)
 
 
+def curvature_of(model, images, alphas_cumprod, **settings):
+    """H of every layer, mean over images and timesteps."""
+    found = curvatures(model, layers_of(model), images, alphas_cumprod, **settings)
+    return {name: one.dense(len(images) * len(settings["timesteps"])) for name, one in found.items()}
+
+
+def gptq_codes(matrix, curvature, scale, zero_point, levels):
+    order, feedback = Compensation.of(curvature).unpacked(torch.arange(len(curvature)), torch.device("cpu"))
+    return gptq.gptq_codes(matrix, order, feedback, scale, zero_point, levels)
+
+
 def test_curvature_of_a_linear_model_is_the_second_moment_of_its_inputs(alphas_cumprod):
     images = torch.rand(20, 2, 4, 4) * 2 - 1
-    found = curvatures(OneLayer(), images, alphas_cumprod, timesteps=[40], chunk=6, seed=3)["mix.weight"]
+    found = curvature_of(OneLayer(), images, alphas_cumprod, timesteps=[40], chunk=6, seed=3)["mix.weight"]
     noise = torch.from_numpy(generator("curvature", 3, 40).standard_normal(images.shape, dtype="float32"))
     x = add_noise(images, noise, torch.full((20,), 40), alphas_cumprod).flatten(2)
     torch.testing.assert_close(found, torch.einsum("bip,bjp->ij", x, x) / 20, rtol=1e-4, atol=1e-4)
@@ -60,13 +73,13 @@ def test_curvature_is_the_mean_of_the_timesteps(alphas_cumprod):
     images = torch.rand(6, 2, 4, 4) * 2 - 1
 
     def found(*timesteps):
-        return curvatures(OneLayer(), images, alphas_cumprod, timesteps=[*timesteps], chunk=6, seed=3)["mix.weight"]
+        return curvature_of(OneLayer(), images, alphas_cumprod, timesteps=[*timesteps], chunk=6, seed=3)["mix.weight"]
 
     torch.testing.assert_close(found(10, 40, 90), (found(10) + found(40) + found(90)) / 3)
 
 
 def test_every_weight_of_the_network_has_its_curvature(unet, alphas_cumprod):
-    found = curvatures(unet, torch.rand(4, 1, 8, 8) * 2 - 1, alphas_cumprod, timesteps=[1, 100], chunk=2, seed=0)
+    found = curvature_of(unet, torch.rand(4, 1, 8, 8) * 2 - 1, alphas_cumprod, timesteps=[1, 100], chunk=2, seed=0)
     for name, parameter in unet.named_parameters():
         if parameter.dim() > 1:
             columns = parameter.numel() // parameter.shape[1 if "resample" in name and parameter.shape[-1] == 4 else 0]
@@ -203,8 +216,8 @@ def test_no_bits_are_needed_for_an_error_as_large_as_the_weights(distortion):
 
 def test_integers_that_are_exact_have_no_bound():
     layout = {"a": Layout(Format("int4"), (2, 8))}
-    weight, nothing = {"a": torch.arange(16.0).view(2, 8)}, {"a": torch.zeros(2, 8)}
-    assert bits_over_bound(layout, weight, nothing, {"a": torch.ones(2, 8)}) is None
+    weight = {"a": torch.arange(16.0).view(2, 8)}
+    assert bits_over_bound(layout, weight, {"a": 0.0}, {"a": torch.ones(2, 8)}) is None
 
 
 def test_bits_lie_above_the_bound_and_floats_have_none():
@@ -212,16 +225,16 @@ def test_bits_lie_above_the_bound_and_floats_have_none():
     weight, fisher = torch.randn(16, 64), torch.rand(16, 64)
     layout = Layout(Format("int4"), (16, 64))
     _, restored = quantize(weight, layout, "mse")
-    found = bits_over_bound({"w": layout}, {"w": weight}, {"w": restored - weight}, {"w": fisher})
+    change = {"w": predicted_change(restored - weight, fisher)}
+    found = bits_over_bound({"w": layout}, {"w": weight}, change, {"w": fisher})
     assert found["bits"] == pytest.approx(4 + 16 / 64)
     assert 2.5 < found["bound"] < found["bits"]
     plain = Layout(Format("float16"), (16, 64))
-    assert bits_over_bound({"w": plain}, {"w": weight}, {"w": restored - weight}, {"w": fisher}) is None
+    assert bits_over_bound({"w": plain}, {"w": weight}, change, {"w": fisher}) is None
 
 
 def test_predicted_change_sums_fisher_times_squared_error():
-    deltas = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[3.0]])}
-    assert predicted_change(deltas, {"a": torch.tensor([0.5, 0.25]), "b": torch.tensor([[2.0]])}) == 0.5 + 1 + 18
+    assert predicted_change(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.25], dtype=torch.bfloat16)) == 0.5 + 1
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
@@ -271,3 +284,62 @@ def test_timestep_weightings_share_out_the_bins():
     sampler = bin_weights("sampler", [1, 50, 100], alphas_cumprod, **settings)
     assert sum(sampler.values()) == pytest.approx(sum(error_gains(alphas_cumprod, **settings).values()))
     assert min(sampler.values()) > 0
+
+
+def random_curvature(columns, dead=()):
+    root = torch.randn(columns, columns // 2 + 1)
+    root[list(dead)] = 0
+    return root @ root.T
+
+
+@pytest.mark.parametrize("dead", [(), (0, 3, 8)])
+@pytest.mark.parametrize("columns", [1, 2, 9, 40])
+def test_a_compensation_holds_the_factors_of_the_damped_curvature(columns, dead):
+    torch.manual_seed(columns)
+    dead = [column for column in dead if column < columns - 1]
+    curvature, kept = random_curvature(columns, dead), [column for column in range(columns) if column not in dead]
+    found = Compensation.of(curvature)
+    assert len(found.feedback) % 4 == 0
+    order, feedback = found.unpacked(torch.tensor(kept), torch.device("cpu"))
+    assert sorted(order.tolist()) == list(range(len(kept)))
+    live = curvature[kept][:, kept]
+    damped = live + 0.01 * live.diagonal().mean() * torch.eye(len(kept))
+    upper = feedback.float() + torch.eye(len(kept))
+    assert torch.equal(upper, upper.triu())
+    again = upper @ torch.diag(found.pivots[: len(kept)]) @ upper.T
+    torch.testing.assert_close(again, damped[order][:, order], rtol=1e-3, atol=2e-3 * live.diagonal().max().item())
+
+
+def test_nearly_equal_columns_are_factored_in_float64_where_float32_fails():
+    matrix = torch.tensor([[1.0, 1.0], [1.0, 1.0 + 1e-9]], dtype=torch.float64)
+    assert cholesky(matrix)[1, 1].item() == pytest.approx(1e-9**0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 1024])
+def test_curvature_in_blocks_of_rows_is_the_same(unet, alphas_cumprod, block, monkeypatch):
+    images, settings = torch.rand(3, 1, 8, 8) * 2 - 1, {"timesteps": [1, 100], "chunk": 2, "seed": 0}
+    whole = curvature_of(unet, images, alphas_cumprod, **settings)
+    monkeypatch.setattr(summing, "BLOCK", block)
+    for name, found in curvature_of(unet, images, alphas_cumprod, **settings).items():
+        torch.testing.assert_close(found, whole[name], rtol=1e-4, atol=1e-5 * whole[name].abs().max().item())
+
+
+def test_passes_hold_as_many_layers_as_have_room_and_at_least_one(unet):
+    layers = layers_of(unet)
+    assert list(passes(layers, 1 << 40)) == [layers]
+    assert [len(some) for some in passes(layers, 1)] == [1] * len(layers)
+    some = list(passes(layers, 40_000))
+    assert 1 < len(some) < len(layers)
+    assert {name: m for part in some for name, m in part.items()} == layers
+    for part in some:
+        assert len(part) == 1 or sum(2 * summing.columns_of(m) ** 2 for m in part.values()) <= 40_000
+
+
+def test_many_passes_over_the_images_give_what_one_does(unet, alphas_cumprod, monkeypatch):
+    images, settings = torch.rand(3, 1, 8, 8) * 2 - 1, {"timesteps": [1, 100], "chunk": 2, "seed": 0}
+    once = dict(compensations(unet, images, alphas_cumprod, **settings))
+    monkeypatch.setattr(summing, "ROOM", 0)
+    again = dict(compensations(unet, images, alphas_cumprod, **settings))
+    assert list(again) == list(once)
+    for name, one in once.items():
+        assert all(torch.equal(a, b) for a, b in zip(vars(one).values(), vars(again[name]).values(), strict=True))

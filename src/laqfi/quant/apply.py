@@ -15,8 +15,16 @@ def store_all(tensors: list[Evidence], choices: Choices) -> dict[str, Stored]:
     found = {}
     for t in tensors:
         one = choices.get(t.name, UNCHANGED)
-        found[t.name] = t.stored(one.format, one.search, one.weighting, one.rounding)
+        found[t.name] = t.stored(one.format, one.search, one.rounding)
     return found
+
+
+def store_for_all(tensors: list[Evidence], several: list[Choices]) -> None:
+    """Round every tensor in all the formats that several choices give it: what compensates for it is read once."""
+    for t in tensors:
+        wanted = {choices.get(t.name, UNCHANGED) for choices in several}
+        for one in sorted(wanted, key=lambda one: one.format.name):
+            t.stored(one.format, one.search, one.rounding)
 
 
 def as_file(stored: dict[str, Stored], metadata: dict) -> tuple[dict[str, Tensor], dict]:

@@ -10,13 +10,12 @@ from laqfi.storage.formats import Format
 class Choice:
     """The format a tensor is stored in, how its scale is searched and its codes are rounded.
 
-    `threshold` is the one that the tensor's score met (None: none); `weighting` says which timesteps count.
+    `threshold` is the one that the tensor's score met (None: none).
     """
 
     format: Format
     threshold: float | None = None
     search: Search = "mse"
-    weighting: str = "uniform"
     rounding: str = "nearest"
 
 

@@ -1,6 +1,6 @@
 """A tensor of the model with what was measured of it: what policies decide by, and rounding works with."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.grid import Search
 from laqfi.quant.rounding import Stored, store
+from laqfi.sensitivity.compensation import Compensation
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
 
@@ -19,8 +20,9 @@ class Evidence:
 
     `group` is the family's name for the part of the network that the tensor belongs to, for the weight tensors that
     policies of the report decide on (its layers 1 to 6), else None; `score` is its mean Fisher relative to the largest
-    of those at one timestep (eq. 2). `axis` is that of the output channels. `fisher` holds Σ_t w_t F_t of every weight,
-    for each timestep weighting; `curvature` [columns, columns] is None where none was measured.
+    of those at one timestep (eq. 2). `axis` is that of the output channels. `fisher` (of the weight's shape) is the
+    mean over all timesteps; `counts` says, for each timestep weighting, how many times that it is, Σ_t w_t F_t for the
+    whole tensor. `compensation` reads what `laqfi.sensitivity.compensation` made of it, None where there is none.
     """
 
     name: str
@@ -28,9 +30,11 @@ class Evidence:
     score: float
     weight: Tensor | None = None
     axis: int = 0
-    fisher: Mapping[str, Tensor] = field(default_factory=dict)
-    curvature: Tensor | None = None
+    fisher: Tensor | None = None
+    counts: Mapping[str, float] = field(default_factory=lambda: {"uniform": 1.0})
+    compensation: Callable[[], Compensation] | None = None
     kept: dict[tuple, Stored] = field(default_factory=dict, repr=False)
+    costs: dict[tuple, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @property
     def is_matrix(self) -> bool:
@@ -44,26 +48,33 @@ class Evidence:
     @cached_property
     def live_taps(self) -> tuple[int, ...] | None:
         """Kernel positions that move the output at some timestep, None if all do (or none, or there is no kernel)."""
-        if self.weight.dim() < 3 or "uniform" not in self.fisher:
+        if self.weight.dim() < 3 or self.fisher is None:
             return None
-        live = self.fisher["uniform"].flatten(2).sum((0, 1)).nonzero().flatten().tolist()
+        live = self.fisher.flatten(2).sum((0, 1)).nonzero().flatten().tolist()
         return tuple(live) if 0 < len(live) < self.weight[0, 0].numel() else None
 
-    def stored(
-        self, format: Format, search: Search = "mse", weighting: str = "uniform", rounding: str = "nearest"
-    ) -> Stored:
-        """The tensor in a format, rounded; kept, because the search for a budget and the result need the same.
+    def stored(self, format: Format, search: Search = "mse", rounding: str = "nearest") -> Stored:
+        """The tensor in a format, rounded; kept, because several budgets need the same.
 
         Tensors other than matrices have no curvature and are rounded to nearest. Raises LaqfiError, with the tensor's
         name, for weights that cannot be stored so.
         """
-        key = (format, search, weighting, rounding if self.is_matrix and not format.is_float else "nearest")
+        key = (format, search, rounding if self.is_matrix and not format.is_float else "nearest")
         if key not in self.kept:
-            curvature = None if self.curvature is None else self.curvature.to(self.weight.device)
-            try:
-                self.kept[key] = store(
-                    self.weight, self.layout(format), search, self.fisher.get(weighting), key[-1], curvature
-                )
-            except LaqfiError as error:
-                raise LaqfiError(f"{self.name} {error}") from error
+            self.kept[key] = self.store(*key)
         return self.kept[key]
+
+    def errors(self, format: Format, search: Search = "mse") -> tuple[float, float]:
+        """Σ_j F_j δ_j² and Σ_j δ_j² of the tensor in a format, rounded to nearest. Raises LaqfiError as `stored`."""
+        key = (format, search)
+        if key not in self.costs:
+            squares = self.store(format, search, "nearest").delta.square().double()
+            self.costs[key] = float((self.fisher * squares).sum()), float(squares.sum())
+        return self.costs[key]
+
+    def store(self, format: Format, search: Search, rounding: str) -> Stored:
+        compensation = None if rounding == "nearest" or self.compensation is None else self.compensation()
+        try:
+            return store(self.weight, self.layout(format), search, self.fisher, rounding, compensation)
+        except LaqfiError as error:
+            raise LaqfiError(f"{self.name} {error}") from error

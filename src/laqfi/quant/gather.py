@@ -1,13 +1,15 @@
 """What was measured of a model, read from the files of the stages that measured it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from laqfi import records
-from laqfi.base import files
+from laqfi.base import files, streamed
 from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
 from laqfi.diffusion.process import linear_alphas_cumprod
@@ -16,10 +18,30 @@ from laqfi.quant.evidence import Evidence
 from laqfi.quant.params import Quantize
 from laqfi.sampling.params import Sampler
 from laqfi.sampling.samplers import error_gains
-from laqfi.sensitivity.fisher import bin_of
+from laqfi.sensitivity.compensation import Compensation
+from laqfi.sensitivity.fisher import bin_of, bin_shares
 from laqfi.storage.model_file import described, layouts_of, output_axes
 
 WEIGHTINGS = ("last", "uniform", "sampler")
+
+
+@dataclass(frozen=True)
+class MeasuredFisher:
+    """Gauss–Newton Fisher of a model: of every weight, the mean over all timesteps; of every tensor, in every bin.
+
+    What a weight matters in one bin is what it matters on the mean, times what its tensor matters there relative to its
+    mean: the maps of single bins would take five times the room and tell little more.
+    """
+
+    bins: list[int]
+    per_weight: dict[str, Tensor]
+    per_bin: dict[str, Tensor]
+
+    def relative(self, name: str) -> dict[int, float]:
+        """What a tensor matters in every bin, as a multiple of what it matters on the mean."""
+        shares, found = bin_shares(self.bins), dict(zip(self.bins, self.per_bin[name].tolist(), strict=True))
+        mean = sum(shares[edge] * value for edge, value in found.items())
+        return {edge: value / mean if mean else 0.0 for edge, value in found.items()}
 
 
 def gather(
@@ -29,13 +51,13 @@ def gather(
     sampler: Sampler,
     *,
     table: Path,
-    maps: Mapping[str, Mapping[str, Tensor]],
+    fisher: MeasuredFisher,
     curvature: Path,
 ) -> list[Evidence]:
     """All tensors of a model with what was measured of them.
 
-    model: tensors and metadata of its file, which `path` names in errors. maps: of `fisher_by_bin`. Raises LaqfiError
-    for files that are not of one model.
+    model: tensors and metadata of its file, which `path` names in errors. Raises LaqfiError for files that are not of
+    one model.
     """
     tensors, metadata = model
     network, header = described(metadata, path)
@@ -46,13 +68,13 @@ def gather(
     scored = {name for name, tensor in tensors.items() if families.is_scored(header.model, name, tensor)}
     if unlike := set(scores) ^ scored:
         raise LaqfiError(f"{table} and {path} are not of one model: only one of them holds {min(unlike)}")
-    matrices = read_curvature(curvature, tensors, axes)
-    if (last := max(map(int, maps))) < header.diffusion.timesteps:
+    compensations = read_compensations(curvature, tensors, axes)
+    if (last := fisher.bins[-1]) < header.diffusion.timesteps:
         raise LaqfiError(
             f"{path}: has {header.diffusion.timesteps} timesteps, the bins of its Fisher maps end at {last}"
         )
-    edges, sampling = [int(edge) for edge in maps], sampler.model_dump(include=set(Sampler.model_fields))
-    bins = {kind: bin_weights(kind, edges, alphas_cumprod, **sampling) for kind in WEIGHTINGS}
+    sampling = sampler.model_dump(include=set(Sampler.model_fields))
+    bins = {kind: bin_weights(kind, fisher.bins, alphas_cumprod, **sampling) for kind in WEIGHTINGS}
     return [
         Evidence(
             name,
@@ -60,8 +82,9 @@ def gather(
             scores.get(name, 0.0),
             tensor.to(default_device()),
             axes[name],
-            {kind: sum(w * maps[str(edge)][name] for edge, w in of.items()) for kind, of in bins.items()},
-            matrices.get(name),
+            fisher.per_weight[name],
+            {kind: sum(of[edge] * one for edge, one in fisher.relative(name).items()) for kind, of in bins.items()},
+            compensations.get(name),
         )
         for name, tensor in tensors.items()
     ]
@@ -77,31 +100,45 @@ def normalised_scores(table: records.FisherTable, settings: Quantize, path: Path
     return {name: mean / top if top > 0 else 0.0 for name, mean in means.items()}
 
 
-def fisher_by_bin(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Gauss–Newton Fisher of every weight of `tensors`, by timestep bin and name. Raises LaqfiError for others."""
-    maps, header = files.read_tensors(path)
+def read_fisher(path: Path, tensors: Mapping[str, Tensor]) -> MeasuredFisher:
+    """What the stage `fisher` wrote of these tensors. Raises LaqfiError if it is of others, or none."""
+    found, header = files.read_tensors(path)
     bins = header.get("bins")
     if not (isinstance(bins, list) and bins and all(type(edge) is int and edge > 0 for edge in bins)):
         raise LaqfiError(f"{path}: bins is {bins!r}, allowed is a list of timesteps")
-    wanted = {f"gauss_newton/{edge}/{name}": t for edge in bins for name, t in tensors.items()}
-    if missing := wanted.keys() - maps.keys():
-        raise LaqfiError(f"{path}: holds no Fisher information {min(missing)!r}")
-    found = {key: maps[key] for key in wanted}
-    files.check_tensors(path, found, {key: (torch.float32, tuple(t.shape)) for key, t in wanted.items()})
-    if negative := [key for key, fisher in found.items() if (fisher < 0).any()]:
+    wanted = {f"weight/{name}": (torch.bfloat16, tuple(t.shape)) for name, t in tensors.items()}
+    files.check_tensors(path, found, wanted | {f"bin/{name}": (torch.float32, (len(bins),)) for name in tensors})
+    if negative := [name for name, fisher in found.items() if (fisher < 0).any()]:
         raise LaqfiError(f"{path}: {negative[0]} holds values below 0")
-    device = default_device()
-    return {str(edge): {name: maps[f"gauss_newton/{edge}/{name}"].to(device) for name in tensors} for edge in bins}
+    per_weight = {name: found[f"weight/{name}"].to(default_device()) for name in tensors}
+    return MeasuredFisher(bins, per_weight, {name: found[f"bin/{name}"] for name in tensors})
 
 
-def read_curvature(path: Path, tensors: Mapping[str, Tensor], axes: Mapping[str, int]) -> dict[str, Tensor]:
-    """H [columns, columns] of every convolution and linear weight. Raises LaqfiError if one is missing or no such."""
-    matrices, _ = files.read_tensors(path)
+def read_compensations(
+    path: Path, tensors: Mapping[str, Tensor], axes: Mapping[str, int]
+) -> dict[str, Callable[[], Compensation]]:
+    """By every convolution and linear weight, a function that reads its compensation.
+
+    Only the last one is held, because all together are larger than the model. Raises LaqfiError if one is missing or is
+    none; what a float16 cannot hold is found when it is read.
+    """
+    shapes, tensor = streamed.open_tensors(path)
     columns = {name: t.numel() // t.shape[axes[name]] for name, t in tensors.items() if t.dim() >= 2}
-    files.check_tensors(path, matrices, {name: (torch.float32, (size, size)) for name, size in columns.items()})
-    if negative := [name for name, matrix in matrices.items() if (matrix.diagonal() < 0).any()]:
-        raise LaqfiError(f"{path}: {negative[0]} has a diagonal below 0")
-    return matrices
+    wanted = {key: shape for name, size in columns.items() for key, shape in Compensation.shapes(name, size).items()}
+    for key in sorted(wanted.keys() | shapes.keys()):
+        if shapes.get(key) != wanted.get(key):
+            raise LaqfiError(f"{path}: {key} is {shapes.get(key)}, allowed is {wanted.get(key)}")
+
+    @lru_cache(maxsize=1)
+    def read(name: str) -> Compensation:
+        parts = {key: tensor(key) for key in Compensation.shapes(name, columns[name])}
+        files.check_tensors(path, parts, {key: wanted[key] for key in parts})
+        try:
+            return Compensation.of_parts(*parts.values())
+        except LaqfiError as error:
+            raise LaqfiError(f"{path}: {name} {error}") from error
+
+    return {name: partial(read, name) for name in columns}
 
 
 def bin_weights(
@@ -115,7 +152,7 @@ def bin_weights(
     if weighting == "last":
         return {edge: float(edge == bins[0]) for edge in bins}
     if weighting == "uniform":
-        return {edge: (edge - start) / bins[-1] for start, edge in zip([0, *bins], bins, strict=False)}
+        return bin_shares(bins)
     weights = dict.fromkeys(bins, 0.0)
     for timestep, gain in error_gains(alphas_cumprod, sampler=sampler, steps=steps, eta=eta).items():
         weights[bin_of(timestep, bins)] += gain

@@ -7,32 +7,30 @@ from torch import Tensor
 from laqfi.storage.layout import Layout
 
 
-def predicted_change(deltas: dict[str, Tensor], fisher: dict[str, Tensor]) -> float:
-    """Σ_j G[j] δ_j², the expected squared change of the model's output (summed over pixels), δ by parameter name."""
-    return float(sum((fisher[name] * delta.square()).sum(dtype=torch.float64) for name, delta in deltas.items()))
+def predicted_change(delta: Tensor, fisher: Tensor) -> float:
+    """Σ_j G[j] δ_j² of one tensor: what its change adds to the squared change of the output, summed over pixels."""
+    return float((fisher * delta.square()).sum(dtype=torch.float64))
 
 
 def bits_over_bound(
-    layouts: dict[str, Layout],
-    weights: dict[str, Tensor],
-    deltas: dict[str, Tensor],
-    fisher: dict[str, Tensor],
+    layouts: dict[str, Layout], weights: dict[str, Tensor], changes: dict[str, float], fisher: dict[str, Tensor]
 ) -> dict[str, float] | None:
     """Mean bits per weight of the integer tensors, scales included, and the fewest that reverse water-filling allows.
 
-    Both at the error predicted for these tensors; a channel's weights count as Gaussian with the channel's variance.
-    None if no tensor is stored in integers, or if they are stored without an error, for which there is no bound.
+    Both at the error predicted for these tensors, `changes` by name; a channel's weights count as Gaussian with the
+    channel's variance. None if no tensor is stored in integers, or if they are stored without an error, for which there
+    is no bound.
     """
     integers = {name: layout for name, layout in layouts.items() if not layout.format.is_float}
     if not integers:
         return None
     variances, counts = [], []
     for name, layout in integers.items():
-        weight, importance = layout.matrix(weights[name]), layout.matrix(fisher[name])
+        weight, importance = layout.matrix(weights[name]), layout.matrix(fisher[name].float())
         variances.append((weight.square().mean(1) * importance.mean(1)).double().cpu().numpy())
         counts.append(np.full(layout.rows, layout.columns))
     spent = 8 * sum(layout.bytes() for layout in integers.values())
-    distortion = predicted_change({name: deltas[name] for name in integers}, fisher)
+    distortion = sum(changes[name] for name in integers)
     bound = water_filling_bits(np.concatenate(variances), np.concatenate(counts), distortion)
     return {"bits": spent / float(np.concatenate(counts).sum()), "bound": bound} if np.isfinite(bound) else None
 

@@ -2,48 +2,50 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from laqfi.base.errors import LaqfiError
 from laqfi.base.registry import Registry
 from laqfi.quant.gptq import gptq_codes
 from laqfi.quant.grid import Search, fit_grid
+from laqfi.sensitivity.compensation import Compensation
 from laqfi.storage.formats import FLOATS
 from laqfi.storage.layout import Codes, Layout
 
-# A method gets the weight, its layout, its grid with the nearest codes, and the curvature of its layer (None: there is
-# none); it returns codes on the same grid.
+# A method gets the weight, its layout, its grid with the nearest codes, and what errors are made good by (None: nothing
+# is known of it); it returns codes on the same grid.
 ROUNDINGS = Registry()
 
 
 @ROUNDINGS
-def nearest(weight: Tensor, layout: Layout, grid: Codes, curvature: Tensor | None) -> Codes:
+def nearest(weight: Tensor, layout: Layout, grid: Codes, compensation: Compensation | None) -> Codes:
     """The nearest code for every weight by itself."""
     return grid
 
 
 @ROUNDINGS
-def gptq(weight: Tensor, layout: Layout, grid: Codes, curvature: Tensor | None) -> Codes:
+def gptq(weight: Tensor, layout: Layout, grid: Codes, compensation: Compensation | None) -> Codes:
     """Codes whose errors make up for each other (`laqfi.quant.gptq`). Raises LaqfiError without a curvature."""
-    if curvature is None:
+    if compensation is None:
         raise LaqfiError("has no curvature, by which the rounding gptq works")
     scale, zero_point = layout.ungrouped(grid.scale), layout.ungrouped(grid.zero_point)
-    stored = layout.stored_columns()
-    try:
-        codes = gptq_codes(layout.matrix(weight), curvature[stored][:, stored], scale, zero_point, layout.format.levels)
-    except torch.linalg.LinAlgError as error:
-        raise LaqfiError("has a curvature that is not positive semi-definite") from error
+    order, feedback = compensation.unpacked(layout.stored_columns(), weight.device)
+    codes = gptq_codes(layout.matrix(weight), order, feedback, scale, zero_point, layout.format.levels)
     return Codes(layout.grouped(codes), grid.scale, grid.zero_point)
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """One stored tensor: its layout, its parts by their suffix, and what rounding added to the weight."""
+    """One stored tensor: its layout, its parts by their suffix, and the weight they stand for."""
 
     layout: Layout
     parts: dict[str, Tensor]
-    delta: Tensor
+    weight: Tensor
+
+    @property
+    def delta(self) -> Tensor:
+        """What rounding added to the weight; restored anew each time, because it takes as much memory as the weight."""
+        return self.layout.restore(self.parts) - self.weight
 
 
 def store(
@@ -52,13 +54,13 @@ def store(
     search: Search,
     importance: Tensor | None = None,
     rounding: str = "nearest",
-    curvature: Tensor | None = None,
+    compensation: Compensation | None = None,
 ) -> Stored:
     """`weight` as it is stored in `layout`.
 
-    `importance` (of the weight's shape) is what the search "fisher" weighs errors by; `curvature` [columns of the whole
-    weight, twice] is for rounding methods that compensate. Raises LaqfiError for weights that are not finite, before or
-    after a cast, and for a curvature that is none.
+    `importance` (of the weight's shape) is what the search "fisher" weighs errors by; `compensation`, of the columns of
+    the whole weight, is for rounding methods that compensate. Raises LaqfiError for weights that are not finite, before
+    or after a cast.
     """
     if not weight.numel():
         raise LaqfiError("holds no values")
@@ -72,11 +74,11 @@ def store(
         groups = layout.grouped(layout.matrix(weight.float()))
         weights = None if importance is None else layout.grouped(layout.matrix(importance.float()))
         grid = fit_grid(groups, layout.format, search, weights)
-        codes = ROUNDINGS.find(rounding)(weight.float(), layout, grid, curvature)
+        codes = ROUNDINGS.find(rounding)(weight.float(), layout, grid, compensation)
         if not codes.scale.isfinite().all():
             raise LaqfiError(f"does not fit scales in float16; largest |w| is {weight.abs().max().item():g}")
         parts = layout.parts(codes)
-    return Stored(layout, parts, layout.restore(parts) - weight)
+    return Stored(layout, parts, weight)
 
 
 def float_parts(weight: Tensor, layout: Layout) -> dict[str, Tensor]:

@@ -5,81 +5,112 @@ where x is the layer's input patch at a position and g² the mean over output ch
 output by y there (GuidedQuant, Kim et al. 2025; with g² = 1 this is the matrix of GPTQ, Frantar et al. 2023).
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from laqfi.base.errors import LaqfiError
+from laqfi.sensitivity.compensation import Compensation
+from laqfi.sensitivity.layers import LAYERS, Watch, channels_first, is_plain, patches
 from laqfi.sensitivity.noised import noised_chunks
 
-LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+BLOCK = 1024  # rows of H that are summed with one product
+ROOM = 256 << 20  # bytes of H of a small model: one pass over the images does for all of its layers
 
 
-def patches(module: nn.Module, x: Tensor) -> Tensor:
-    """Inputs of every output position, in the column order of `Layout.matrix`: [B, columns, positions]."""
-    if isinstance(module, nn.Linear):
-        return x.flatten(1, -2).transpose(1, 2) if x.dim() > 2 else x[:, :, None]
-    if isinstance(module, nn.Conv2d):
-        return F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)
-    # A transposed convolution is a convolution of the input, spread out by the stride, with the kernel turned around.
-    (rows, columns), (stride, _), (kernel, _) = x.shape[2:], module.stride, module.kernel_size
-    spread = x.new_zeros(*x.shape[:2], (rows - 1) * stride + 1, (columns - 1) * stride + 1)
-    spread[:, :, ::stride, ::stride] = x
-    unfolded = F.unfold(spread, module.kernel_size, padding=kernel - 1 - module.padding[0])
-    return unfolded.unflatten(1, (-1, kernel * kernel)).flip(2).flatten(1, 2)
+class Curvature:
+    """H [columns, columns] of one layer while it is summed: its lower triangle, in blocks of rows."""
+
+    def __init__(self, like: Tensor, columns: int):
+        self.columns = columns
+        rows = [range(start, min(start + BLOCK, columns)) for start in range(0, columns, BLOCK)]
+        self.blocks = {some: like.new_zeros(len(some), some.stop) for some in rows}
+
+    def add(self, x: Tensor, weights: Tensor) -> None:
+        """x: patches [B, columns, positions]. weights: g² [B, 1, positions]."""
+        weighted, x = (tensor.transpose(0, 1).flatten(1) for tensor in (x * weights, x))
+        for rows, block in self.blocks.items():
+            block.addmm_(weighted[rows.start : rows.stop], x[: rows.stop].T)
+
+    def dense(self, samples: int) -> Tensor:
+        """Mean over so many samples, both triangles."""
+        whole = next(iter(self.blocks.values())).new_empty(self.columns, self.columns)
+        for rows, block in self.blocks.items():
+            whole[: rows.stop, rows.start : rows.stop] = block.T
+            whole[rows.start : rows.stop, : rows.stop] = block
+        return whole.div_(samples)
 
 
-def output_weights(module: nn.Module, gradient: Tensor) -> Tensor:
-    """g² of every output position: [B, 1, positions]."""
-    channels_last = isinstance(module, nn.Linear)
-    squared = gradient.square().mean(-1 if channels_last else 1)
-    return squared.flatten(1)[:, None] if squared.dim() > 1 else squared[:, None, None]
+def columns_of(module: nn.Module) -> int:
+    """Weights of one output channel."""
+    return module.weight.numel() // module.weight.shape[1 if isinstance(module, nn.ConvTranspose2d) else 0]
 
 
-class Watched:
-    """Sums H of every convolution and linear layer of a model while gradients flow back through it."""
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Every convolution and linear layer that `patches` knows, by the name of its weight."""
+    layers = {path: m for path, m in model.named_modules() if isinstance(m, LAYERS) and is_plain(m)}
+    return {f"{path}.weight" if path else "weight": module for path, module in layers.items()}
 
-    def __init__(self, model: nn.Module):
-        self.layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
-        self.inputs: dict[str, Tensor] = {}
-        self.sums: dict[str, Tensor] = {}
-        self.hooks = [module.register_forward_hook(self.hook(name)) for name, module in self.layers.items()]
 
-    def hook(self, name: str) -> Callable:
-        def remember(module: nn.Module, arguments: tuple[Tensor], output: Tensor) -> None:
-            self.inputs[name] = arguments[0].detach()
-            output.register_hook(lambda gradient: self.add(name, gradient))
-
-        return remember
-
-    def add(self, name: str, gradient: Tensor) -> None:
-        x = patches(self.layers[name], self.inputs.pop(name))
-        weighted = x * output_weights(self.layers[name], gradient)
-        product = torch.einsum("bip,bjp->ij", weighted, x)
-        self.sums[name] = self.sums[name] + product if name in self.sums else product
-
-    def remove(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
+def passes(layers: dict[str, nn.Module], room: int) -> Iterator[dict[str, nn.Module]]:
+    """Layers one after the other, as many at a time as have their triangles of H in `room` bytes; at least one."""
+    some, left = {}, room
+    for name, module in layers.items():
+        needed = 2 * columns_of(module) ** 2
+        if some and needed > left:
+            yield some
+            some, left = {}, room
+        some[name] = module
+        left -= needed
+    if some:
+        yield some
 
 
 def curvatures(
-    model: nn.Module, images: Tensor, alphas_cumprod: Tensor, *, timesteps: list[int], chunk: int, seed: int
-) -> dict[str, Tensor]:
-    """H [columns, columns] of every convolution and linear layer, by the name of its weight.
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    images: Tensor,
+    alphas_cumprod: Tensor,
+    *,
+    timesteps: list[int],
+    chunk: int,
+    seed: int,
+) -> dict[str, Curvature]:
+    """H of some layers of the model, summed over images [N, C, H, W] and `timesteps`.
 
-    Mean over images [N, C, H, W] and `timesteps`; the derivative is that of r·ε_θ with random signs r, as for the
-    Gauss–Newton Fisher, of which H is the off-diagonal completion.
+    The derivative is that of r·ε_θ with random signs r, as for the Gauss–Newton Fisher, of which H is the off-diagonal
+    completion.
     """
     alphas_cumprod = alphas_cumprod.to(next(model.parameters()).device)
-    watched = Watched(model)
-    try:
-        for timestep in tqdm(timesteps, "curvature", unit="timestep"):
-            for seen in noised_chunks("curvature", images, timestep, alphas_cumprod, chunk=chunk, seed=seed):
+    sums = {name: Curvature(module.weight.detach(), columns_of(module)) for name, module in layers.items()}
+
+    def add(name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
+        weights = channels_first(module, gradient).square().mean(1, keepdim=True)
+        sums[name].add(patches(module, x), weights)
+
+    for timestep in tqdm(timesteps, "curvature", unit="timestep"):
+        for seen in noised_chunks("curvature", images, timestep, alphas_cumprod, chunk=chunk, seed=seed):
+            with Watch(model, layers, add):
                 (seen.probe * model(seen.x, seen.t)).sum().backward()
-                model.zero_grad()
-    finally:
-        watched.remove()
-    return {f"{name}.weight": total / (len(images) * len(timesteps)) for name, total in watched.sums.items()}
+    return sums
+
+
+def compensations(
+    model: nn.Module, images: Tensor, alphas_cumprod: Tensor, *, timesteps: list[int], chunk: int, seed: int
+) -> Iterator[tuple[str, Compensation]]:
+    """What `curvatures` tell of every layer, in the order of the model, by the name of its weight.
+
+    However large the model, the matrices of only so many layers are summed at a time as have room in twice its own
+    memory, each time with another pass over the images. Raises LaqfiError, with the name, for a matrix that is not
+    finite or not positive semi-definite.
+    """
+    settings = {"timesteps": timesteps, "chunk": chunk, "seed": seed}
+    room = max(ROOM, 2 * sum(p.numel() * p.element_size() for p in model.parameters()))
+    for some in passes(layers_of(model), room):
+        sums = curvatures(model, some, images, alphas_cumprod, **settings)
+        for name in some:
+            try:
+                yield name, Compensation.of(sums.pop(name).dense(len(images) * len(timesteps)))
+            except LaqfiError as error:
+                raise LaqfiError(f"{name} {error}") from error

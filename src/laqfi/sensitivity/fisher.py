@@ -1,4 +1,4 @@
-"""Fisher information of every weight at every timestep, from per-sample gradients.
+"""Fisher information of every weight, and of every tensor at every timestep, from per-sample gradients.
 
 Per-sample gradients are squared and then averaged: the square of a batch mean is a different, smaller thing.
 """
@@ -9,25 +9,26 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from laqfi.sensitivity.gradients import Found, SampleGradients
 from laqfi.sensitivity.noised import noised_chunks
 
 KINDS = ("empirical", "gauss_newton")
 
 
 @dataclass(frozen=True)
-class FisherMap:
-    """Fisher information of one kind.
+class FisherMaps:
+    """What every weight matters, and how much that changes along the timesteps.
 
-    per_weight: timestep bin (named by its last timestep) -> weight name -> tensor of the weight's shape.
-    per_sample: weight name -> [timesteps, samples], the mean over the weights of a tensor, for every sample.
+    per_weight: weight name -> tensor of the weight's shape: the Gauss–Newton Fisher, mean over all timesteps of the
+    diffusion, of which those of one bin count alike. per_bin: weight name -> [bins], the mean over the weights of a
+    tensor in each bin. per_sample: kind -> weight name -> [timesteps, samples], that mean for every sample.
     """
 
-    per_weight: dict[int, dict[str, Tensor]]
-    per_sample: dict[str, Tensor]
+    per_weight: dict[str, Tensor]
+    per_bin: dict[str, Tensor]
+    per_sample: dict[str, dict[str, Tensor]]
 
 
 def empirical_loss(predicted: Tensor, noise: Tensor, probe: Tensor) -> Tensor:
@@ -48,45 +49,50 @@ def mean_and_error(per_sample: Tensor) -> tuple[Tensor, Tensor]:
     return per_sample.mean(-1), per_sample.std(-1) / math.sqrt(per_sample.shape[-1])
 
 
-def squared_gradients(model: nn.Module, loss: Callable, x: Tensor, t: Tensor, noise: Tensor, probe: Tensor) -> dict:
-    """Squared derivative of `loss` by every parameter, one row per sample: name -> [B, *shape]."""
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
-
-    def sample_loss(parameters, x, t, noise, probe):
-        predicted = functional_call(model, parameters, (x[None], t[None]))[0]
-        return loss(predicted, noise, probe)
-
-    # Only the plain attention kernel has a batching rule for its backward pass.
-    with sdpa_kernel(SDPBackend.MATH):
-        gradients = vmap(grad(sample_loss), in_dims=(None, 0, 0, 0, 0))(parameters, x, t, noise, probe)
-    return {name: gradient.square() for name, gradient in gradients.items()}
-
-
 def bin_of(timestep: int, bins: list[int]) -> int:
     """The bin is named by its last timestep: the first edge at or after `timestep`."""
     return next(edge for edge in bins if timestep <= edge)
 
 
+def bin_shares(bins: list[int]) -> dict[int, float]:
+    """The share of all timesteps that lies in each bin."""
+    return {edge: (edge - start) / bins[-1] for start, edge in zip([0, *bins], bins, strict=False)}
+
+
 class Sums:
-    """Squared gradients of one kind, summed as `FisherMap` holds them."""
+    """Squared gradients, summed as `FisherMaps` holds them."""
 
-    def __init__(self, names: list[str], timesteps: list[int], bins: list[int], images: int):
+    def __init__(self, model: nn.Module, timesteps: list[int], bins: list[int], images: int):
         self.timesteps, self.bins, self.images = timesteps, bins, images
-        self.totals: dict[int, dict[str, Tensor]] = {b: {} for b in bins}
-        self.per_sample = {name: torch.zeros(len(timesteps), images, dtype=torch.float64) for name in names}
+        self.per_weight = {name: torch.zeros_like(parameter.detach()) for name, parameter in model.named_parameters()}
+        self.per_sample = {
+            kind: {name: torch.zeros(len(timesteps), images, dtype=torch.float64) for name in self.per_weight}
+            for kind in KINDS
+        }
 
-    def add(self, column: int, part: Tensor, squares: dict[str, Tensor]) -> None:
-        """`squares` [B, *shape] by name, of the images `part` at the timestep of that column."""
-        total = self.totals[bin_of(self.timesteps[column], self.bins)]
-        for name, square in squares.items():
-            self.per_sample[name][column, part] = square.flatten(1).mean(1).double().cpu()
-            summed = square.sum(0)
-            total[name] = total[name] + summed if name in total else summed
+    def share(self, timestep: int) -> float:
+        """What a sample at that timestep counts in the mean over all."""
+        edge = bin_of(timestep, self.bins)
+        members = sum(bin_of(t, self.bins) == edge for t in self.timesteps)
+        return bin_shares(self.bins)[edge] / (members * self.images)
 
-    def as_map(self) -> FisherMap:
-        counts = {b: self.images * sum(bin_of(t, self.bins) == b for t in self.timesteps) for b in self.bins}
-        means = {b: {name: (t / counts[b]).cpu() for name, t in total.items()} for b, total in self.totals.items()}
-        return FisherMap(means, self.per_sample)
+    def adder(self, kind: str, column: int, first: int) -> Found:
+        """Adds gradients of samples, counted from the image `first`, at the timestep of that column."""
+        rows, share = self.per_sample[kind], self.share(self.timesteps[column])
+
+        def add(name: str, part: slice, gradients: Tensor) -> None:
+            squares = gradients.square()
+            images = slice(first + part.start, first + part.stop)
+            rows[name][column, images] = squares.flatten(1).mean(1).double().cpu()
+            if kind == "gauss_newton":
+                self.per_weight[name].add_(squares.sum(0), alpha=share)
+
+        return add
+
+    def per_bin(self) -> dict[str, Tensor]:
+        columns = [[i for i, t in enumerate(self.timesteps) if bin_of(t, self.bins) == edge] for edge in self.bins]
+        rows = self.per_sample["gauss_newton"]
+        return {name: torch.stack([row[some].mean() for some in columns]) for name, row in rows.items()}
 
 
 def fisher_maps(
@@ -98,19 +104,26 @@ def fisher_maps(
     bins: list[int],
     chunk: int,
     seed: int,
-) -> dict[str, FisherMap]:
-    """Empirical and Gauss–Newton Fisher of `model` (in eval mode, called as model(x, t)) on images [N, C, H, W].
+) -> FisherMaps:
+    """Fisher information of `model` (in eval mode, called as model(x, t)) on images [N, C, H, W].
 
-    Both kinds see the same x_t. The result does not depend on `chunk`, the number of samples at a time, but for
-    the order of float32 sums; `bins` are the last timesteps of the bins the per-weight maps are averaged over.
+    Both kinds see the same x_t. The result does not depend on `chunk`, the number of samples at a time, but for the
+    order of float32 sums; `bins` are the last timesteps of bins that cover the diffusion. Beside the activations this
+    takes twice the model's memory. Raises LaqfiError for a model that overwrites what its layers got.
     """
-    names = [name for name, _ in model.named_parameters()]
     alphas_cumprod = alphas_cumprod.to(next(model.parameters()).device)
-    sums = {kind: Sums(names, timesteps, bins, len(images)) for kind in KINDS}
+    sums, gradients = Sums(model, timesteps, bins, len(images)), None
     for column, timestep in enumerate(tqdm(timesteps, "fisher", unit="timestep")):
         for seen in noised_chunks("fisher", images, timestep, alphas_cumprod, chunk=chunk, seed=seed):
-            for kind, loss in LOSSES.items():
-                sums[kind].add(
-                    column, seen.part, squared_gradients(model, loss, seen.x, seen.t, seen.noise, seen.probe)
-                )
-    return {kind: found.as_map() for kind, found in sums.items()}
+            gradients = gradients or SampleGradients(model, seen.x[:1], seen.t[:1])
+            first = int(seen.part[0])
+            losses = [
+                (of(loss, seen.noise, seen.probe), sums.adder(kind, column, first)) for kind, loss in LOSSES.items()
+            ]
+            gradients.measure(seen.x, seen.t, losses)
+    per_weight = {name: total.cpu() for name, total in sums.per_weight.items()}
+    return FisherMaps(per_weight, sums.per_bin(), sums.per_sample)
+
+
+def of(loss: Callable, noise: Tensor, probe: Tensor) -> Callable[[Tensor, slice], Tensor]:
+    return lambda predicted, part: loss(predicted, noise[part], probe[part])

@@ -12,10 +12,10 @@ from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
 from laqfi.quality.judge import Judge
 from laqfi.quality.params import Groups
-from laqfi.quant.apply import as_file, store_all, stored_size
+from laqfi.quant.apply import as_file, store_all, store_for_all, stored_size
 from laqfi.quant.choice import Choices
 from laqfi.quant.evidence import Evidence
-from laqfi.quant.gather import fisher_by_bin, gather
+from laqfi.quant.gather import gather, read_fisher
 from laqfi.quant.knapsack import BudgetTooSmallError
 from laqfi.quant.params import Budget, Controls, Quantize
 from laqfi.quant.policies.budget import Importance, Target, budget
@@ -44,13 +44,16 @@ def controls(
 ) -> None:
     """Write size and quality for every budget and importance, all drawn from the noise of FP32's first images."""
     tensors, metadata = files.read_tensors(model)
-    maps = fisher_by_bin(fisher, tensors)
-    weights = gather((tensors, metadata), model, quantize, sample, table=table, maps=maps, curvature=curvature)
+    measured = read_fisher(fisher, tensors)
+    weights = gather((tensors, metadata), model, quantize, sample, table=table, fisher=measured, curvature=curvature)
     judge, shape = Judge(network, reference, evaluate.groups), tuple(metadata["image"])
     base_images = first_images(base_samples, len(sample.seeds), controls.images, shape)
 
-    def measured(one: Budget, importance: Importance) -> records.StoredQuality | None:
-        chosen = choose(weights, one, importance)
+    points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]
+    choices = {(one.ratio, importance): choose(weights, one, importance) for one, importance in tqdm(points, "budgets")}
+    store_for_all(weights, [chosen for chosen in choices.values() if chosen is not None])
+
+    def quality(chosen: Choices | None) -> records.StoredQuality | None:
         if chosen is None:
             return None
         stored = store_all(weights, chosen)
@@ -58,10 +61,9 @@ def controls(
         images = draw_images(denoiser, alphas_cumprod, shape, sample, controls.images, progress=False)
         return records.StoredQuality(bytes=stored_size(stored), **dict(judge.quality(images, base_images)))
 
-    points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]
     rows = [
-        records.ControlRow(ratio=one.ratio, importance=importance, found=measured(one, importance))
-        for one, importance in tqdm(points, "controls")
+        records.ControlRow(ratio=ratio, importance=importance, found=quality(chosen))
+        for (ratio, importance), chosen in tqdm(choices.items(), "controls")
     ]
     base = judge.quality(base_images, base_images)
     records.write(out, records.ControlTable(seeds=sample.seeds, base=base, rows=rows))

@@ -1,23 +1,29 @@
 """Stage: the second-order error of every layer on its real inputs, for rounding that compensates."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from laqfi.base import files
+from torch import Tensor
+
+from laqfi.base import files, streamed
 from laqfi.base.device import default_device
 from laqfi.base.pictures import from_uint8
 from laqfi.base.random import generator
-from laqfi.sensitivity.curvature import curvatures
+from laqfi.sensitivity.compensation import Compensation
+from laqfi.sensitivity.curvature import columns_of, compensations, layers_of
 from laqfi.sensitivity.params import Curvature
 from laqfi.stages import command
 from laqfi.storage.model_file import read_model
 
 
 def curvature(curvature: Curvature, *, dataset: Path, model: Path, out: Path) -> None:
-    """Write one matrix [columns, columns] per convolution and linear weight."""
+    """Write what compensates for rounding errors, for each convolution and linear weight."""
     images = files.read_array(dataset, "train_images")
     chosen = generator("curvature", curvature.seed).permutation(len(images))[: curvature.images]
     network, alphas_cumprod, _ = read_model(model, default_device())
-    matrices = curvatures(
+    columns = {name: columns_of(module) for name, module in layers_of(network).items()}
+    shapes = {key: one for name, size in columns.items() for key, one in Compensation.shapes(name, size).items()}
+    found = compensations(
         network,
         from_uint8(images[chosen]),
         alphas_cumprod,
@@ -25,7 +31,12 @@ def curvature(curvature: Curvature, *, dataset: Path, model: Path, out: Path) ->
         chunk=curvature.chunk,
         seed=curvature.seed,
     )
-    files.write_tensors(out, matrices)
+    streamed.write_tensors(out, shapes, parts_of(found, columns))
+
+
+def parts_of(found: Iterable[tuple[str, Compensation]], columns: dict[str, int]) -> Iterator[tuple[str, Tensor]]:
+    for name, one in found:
+        yield from zip(Compensation.shapes(name, columns[name]), (one.order, one.pivots, one.feedback), strict=True)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,17 @@ from laqfi.base.device import default_device
 from laqfi.base.pictures import from_uint8
 from laqfi.base.random import generator
 from laqfi.models import families
-from laqfi.sensitivity.fisher import FisherMap, fisher_maps, mean_and_error
+from laqfi.sensitivity.fisher import FisherMaps, fisher_maps, mean_and_error
 from laqfi.sensitivity.params import Fisher
 from laqfi.stages import command
 from laqfi.storage.model_file import read_model, settings_of
 
 
 def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path) -> None:
-    """Write the per-weight maps like a checkpoint (`kind/bin/name`), and the table of means as JSON."""
+    """Write one map per weight in bfloat16, its tensors' means in every bin, and the table of all means as JSON.
+
+    Three digits are more than a few hundred samples tell of a weight; bfloat16 has the range of float32.
+    """
     images = from_uint8(files.read_array(dataset, "train_images"))
     network, alphas_cumprod, metadata = read_model(model, default_device())
     chosen = torch.from_numpy(generator("fisher", fisher.seed).permutation(len(images))[: fisher.images])
@@ -31,23 +34,19 @@ def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path
         chunk=fisher.chunk,
         seed=fisher.seed,
     )
-    per_weight = {
-        f"{kind}/{edge}/{name}": tensor
-        for kind, fisher_map in maps.items()
-        for edge, tensors in fisher_map.per_weight.items()
-        for name, tensor in tensors.items()
-    }
-    files.write_tensors(out, per_weight, {"timesteps": fisher.timesteps, "bins": fisher.bins})
+    tensors = {f"weight/{name}": tensor.bfloat16() for name, tensor in maps.per_weight.items()}
+    tensors |= {f"bin/{name}": means.float() for name, means in maps.per_bin.items()}
+    files.write_tensors(out, tensors, {"timesteps": fisher.timesteps, "bins": fisher.bins})
     records.write(table, summarise(network, settings_of(metadata), maps, fisher.timesteps, len(chosen)))
 
 
 def summarise(
-    model: nn.Module, settings: families.Settings, maps: dict[str, FisherMap], timesteps: list[int], images: int
+    model: nn.Module, settings: families.Settings, maps: FisherMaps, timesteps: list[int], images: int
 ) -> records.FisherTable:
     """Mean Fisher with standard error per weight tensor and per layer (all its weights alike), and mean |w|."""
     weights = {name: w for name, w in model.named_parameters() if families.is_scored(settings, name, w)}
     layers = {name: families.group_of(settings, name) for name in weights}
-    kinds = {kind: means_of(found.per_sample, weights, layers) for kind, found in maps.items()}
+    kinds = {kind: means_of(per_sample, weights, layers) for kind, per_sample in maps.per_sample.items()}
     magnitude = {name: w.abs().mean().item() for name, w in weights.items()}
     return records.FisherTable(images=images, timesteps=timesteps, layers=layers, magnitude=magnitude, **kinds)
 

@@ -9,7 +9,7 @@ from laqfi.base.errors import LaqfiError
 from laqfi.quant.apply import as_file, store_all
 from laqfi.quant.choice import Choice
 from laqfi.quant.evidence import Evidence
-from laqfi.quant.gather import fisher_by_bin, gather
+from laqfi.quant.gather import MeasuredFisher, gather, read_fisher
 from laqfi.quant.params import Quantize, Variant
 from laqfi.quant.policies.every import bind
 from laqfi.quant.prediction import bits_over_bound, predicted_change
@@ -32,26 +32,30 @@ def quantize(
 ) -> None:
     """Write the tensors in the formats chosen, and beside them which tensor got what and why."""
     tensors, metadata = files.read_tensors(model)
-    maps = fisher_by_bin(fisher, tensors)
-    weights = gather((tensors, metadata), model, quantize, sample, table=table, maps=maps, curvature=curvature)
+    measured = read_fisher(fisher, tensors)
+    weights = gather((tensors, metadata), model, quantize, sample, table=table, fisher=measured, curvature=curvature)
     chosen = bind(variant.policy, variant.model_extra)(weights)
     try:
         stored = store_all(weights, chosen)
     except LaqfiError as error:
         raise LaqfiError(f"{model}: {error}") from error
     files.write_tensors(out, *as_file(stored, metadata))
-    deltas = {name: one.delta for name, one in stored.items()}
+    changes = {name: predicted_change(one.delta, measured.per_weight[name]) for name, one in stored.items()}
     layouts = {name: one.layout for name, one in stored.items()}
     pixels = math.prod(metadata["image"])
-    uniform = {t.name: t.fisher["uniform"] for t in weights}
     allocation = records.Allocation(
         policy=variant.policy,
         options=variant.model_extra,
         tensors={t.name: allocated(chosen[t.name], t, stored[t.name]) for t in weights if t.name in chosen},
-        predicted_noise_mse={edge: predicted_change(deltas, of_bin) / pixels for edge, of_bin in maps.items()},
-        bits_per_weight=bits_over_bound(layouts, {t.name: t.weight for t in weights}, deltas, uniform),
+        predicted_noise_mse={str(edge): summed(changes, measured, edge) / pixels for edge in measured.bins},
+        bits_per_weight=bits_over_bound(layouts, {t.name: t.weight for t in weights}, changes, measured.per_weight),
     )
     records.write(choices, allocation)
+
+
+def summed(changes: dict[str, float], measured: MeasuredFisher, edge: int) -> float:
+    """The predicted change of the output in one bin, of what all tensors add to it on the mean."""
+    return sum(measured.relative(name)[edge] * change for name, change in changes.items())
 
 
 def allocated(choice: Choice, t: Evidence, stored: Stored) -> records.AllocatedTensor:

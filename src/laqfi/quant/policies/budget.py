@@ -3,8 +3,8 @@
 import math
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from laqfi.base.block import Block, Seed
 from laqfi.base.errors import LaqfiError
@@ -74,13 +74,12 @@ def budget(
     else:
         factors = importances(tensors, importance, weighting, seed)
         costs = [
-            [predicted_error(t, one, search, weighting, factor) for one in some] if len(some) > 1 else [0.0]
+            [predicted_error(t, one, search, *factor) for one in some] if len(some) > 1 else [0.0]
             for t, some, factor in zip(tensors, options, factors, strict=True)
         ]
         chosen = allocate(costs, sizes, limit)
     return {
-        t.name: Choice(some[j], None, search, weighting, rounding)
-        for t, some, j in zip(tensors, options, chosen, strict=True)
+        t.name: Choice(some[j], None, search, rounding) for t, some, j in zip(tensors, options, chosen, strict=True)
     }
 
 
@@ -104,24 +103,28 @@ def widest(options: list[list[Format]], sizes: list[list[int]], limit: int) -> l
     return feasible[max(fitting)]
 
 
-def importances(tensors: list[Evidence], kind: Importance, weighting: Weighting, seed: int) -> list[Tensor | float]:
-    """What the squared error of each tensor's weights counts: a number, or one for every weight."""
-    means = [float(t.fisher[weighting].mean()) for t in tensors]
+def importances(
+    tensors: list[Evidence], kind: Importance, weighting: Weighting, seed: int
+) -> list[tuple[float, float]]:
+    """What the errors of each tensor count: those weighted by Fisher information, and the plain squared ones."""
+    if kind == "fisher":
+        return [(t.counts[weighting], 0.0) for t in tensors]
+    means = [t.counts[weighting] * float(t.fisher.mean(dtype=torch.float64)) for t in tensors]
     if kind == "random":
-        return [means[i] for i in generator("random importance", seed).permutation(len(means))]
-    return {
-        "fisher": [t.fisher[weighting] for t in tensors],
+        return [(0.0, means[i]) for i in generator("random importance", seed).permutation(len(means))]
+    plain = {
         "none": [1.0] * len(tensors),
         "magnitude": [float(t.weight.abs().mean()) for t in tensors],
         "inverse": [1 / mean if mean > 0 else 0.0 for mean in means],
     }[kind]
+    return [(0.0, factor) for factor in plain]
 
 
-def predicted_error(
-    t: Evidence, format: Format, search: Search, weighting: Weighting, importance: Tensor | float
-) -> float:
-    """Σ_j importance_j (q_j − w_j)² for one tensor in one format. Raises LaqfiError if that is no finite number."""
-    found = float((importance * t.stored(format, search, weighting).delta.square().double()).sum())
+def predicted_error(t: Evidence, format: Format, search: Search, weighted: float, plain: float) -> float:
+    """What one tensor in one format adds to the predicted change. Raises LaqfiError if that is no finite number."""
+    found = sum(
+        count * error for count, error in zip((weighted, plain), t.errors(format, search), strict=True) if count
+    )
     if not math.isfinite(found):
         raise LaqfiError(f"{t.name}: the error predicted for {format.name} is {found}, allowed is a finite number")
     return found

@@ -1,0 +1,98 @@
+"""What makes good the rounding error of one weight by the weights that are not yet rounded."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from laqfi.base.errors import LaqfiError
+
+DAMPING = 0.01  # of the mean diagonal of the curvature, added to it
+
+
+@dataclass(frozen=True, eq=False)
+class Compensation:
+    """The factors of a damped curvature H of n columns, taken in `order`: H = (U + 1) D (U + 1)ᵀ.
+
+    An error δ of the weights of one output channel then costs Σ_k D_k (δ_k + Σ_{i<k} δ_i U_ik)²: whoever rounds column
+    k after the columns i < k makes it least by aiming at w_k − Σ_i δ_i U_ik (LDLQ, Chee et al. 2023, who prove that it
+    is GPTQ; without an inverse of H). order: int32 [n], columns of the largest curvature first. pivots: float32 [n], D.
+    feedback: float16, the strict upper triangle of U row by row, n (n − 1) / 2 numbers of which none exceeds
+    √(n / DAMPING), and zeros up to a multiple of four.
+    """
+
+    order: Tensor
+    pivots: Tensor
+    feedback: Tensor
+
+    @classmethod
+    def of(cls, curvature: Tensor) -> "Compensation":
+        """Of a symmetric H [n, n], of which memory is needed three times over. Raises LaqfiError for no curvature.
+
+        Columns without curvature, which only ever meet padding, do not count for the damping.
+        """
+        diagonal = curvature.diagonal()
+        order = diagonal.argsort(stable=True)  # the last column is the first to be rounded: Cholesky's factor is lower
+        damped = curvature[order][:, order]
+        damped.diagonal().add_(DAMPING * diagonal[diagonal > 0].mean().nan_to_num(1.0))
+        factor = cholesky(damped)
+        pivots = factor.diagonal().clone()
+        lower = factor.div_(pivots).half().cpu().numpy()
+        feedback = torch.from_numpy(lower[np.tri(len(lower), k=-1, dtype=bool)]).flip(0)
+        return cls(order.flip(0).int().cpu(), pivots.flip(0).square().cpu(), F.pad(feedback, (0, -len(feedback) % 4)))
+
+    @classmethod
+    def of_parts(cls, order: Tensor, pivots: Tensor, feedback: Tensor) -> "Compensation":
+        """Of what a file holds. Raises LaqfiError for an order that is none, and for pivots that are not positive."""
+        if not torch.equal(order.sort().values, torch.arange(len(order), dtype=order.dtype)):
+            raise LaqfiError("has an order that does not name every column once")
+        if not (pivots > 0).all():
+            raise LaqfiError("has pivots that are not positive")
+        return cls(order, pivots, feedback)
+
+    @staticmethod
+    def shapes(name: str, columns: int) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """What a file holds for the weight `name`, in the order of the fields."""
+        triangle = columns * (columns - 1) // 2
+        return {
+            f"order/{name}": (torch.int32, (columns,)),
+            f"pivots/{name}": (torch.float32, (columns,)),
+            f"feedback/{name}": (torch.float16, (triangle + -triangle % 4,)),
+        }
+
+    def unpacked(self, stored: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Of the columns `stored` alone: their order, as places in `stored`, and U [stored, stored], on `device`.
+
+        The others are to have no curvature.
+        """
+        size = len(self.order)
+        upper = np.zeros((size, size), dtype="float16")
+        upper[~np.tri(size, dtype=bool)] = self.feedback[: size * (size - 1) // 2].numpy()
+        place = torch.full((size,), -1)
+        place[stored] = torch.arange(len(stored))
+        order = place[self.order.long()]
+        kept = order >= 0
+        return order[kept].to(device), torch.from_numpy(upper).to(device)[kept][:, kept]
+
+
+def cholesky(damped: Tensor) -> Tensor:
+    """Lower factor, float32. Where many columns say nearly the same, float32 may not do for it, and float64 does.
+
+    On a CPU it is NumPy's, whose bytes are the same on every processor; PyTorch's are not.
+    """
+    for dtype in (torch.float32, torch.float64):
+        try:
+            factor = cholesky_as_given(damped.to(dtype)).float()
+        except (np.linalg.LinAlgError, torch.linalg.LinAlgError):
+            continue
+        if factor.isfinite().all():
+            return factor
+    raise LaqfiError("has a curvature that is not positive semi-definite")
+
+
+def cholesky_as_given(matrix: Tensor) -> Tensor:
+    if matrix.device.type == "cpu":
+        return torch.from_numpy(np.linalg.cholesky(matrix.numpy()))
+    return torch.linalg.cholesky(matrix)
