@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from laqfi.base import files, streamed
 from laqfi.base.device import default_device
@@ -21,8 +21,6 @@ def curvature(curvature: Curvature, *, dataset: Path, model: Path, out: Path) ->
     images = files.read_array(dataset, "train_images")
     chosen = generator("curvature", curvature.seed).permutation(len(images))[: curvature.images]
     network, alphas_cumprod, _ = read_model(model, default_device())
-    columns = {name: columns_of(module) for name, module in layers_of(network).items()}
-    shapes = {key: one for name, size in columns.items() for key, one in Compensation.shapes(name, size).items()}
     found = compensations(
         network,
         from_uint8(images[chosen]),
@@ -31,7 +29,14 @@ def curvature(curvature: Curvature, *, dataset: Path, model: Path, out: Path) ->
         chunk=curvature.chunk,
         seed=curvature.seed,
     )
-    streamed.write_tensors(out, shapes, parts_of(found, columns))
+    write_compensations(out, network, found)
+
+
+def write_compensations(path: Path, network: nn.Module, found: Iterable[tuple[str, Compensation]]) -> None:
+    """What `compensations` yields for the network, one after the other."""
+    columns = {name: columns_of(module) for name, module in layers_of(network).items()}
+    shapes = {key: one for name, size in columns.items() for key, one in Compensation.shapes(name, size).items()}
+    streamed.write_tensors(path, shapes, parts_of(found, columns))
 
 
 def parts_of(found: Iterable[tuple[str, Compensation]], columns: dict[str, int]) -> Iterator[tuple[str, Tensor]]:

@@ -18,10 +18,7 @@ from laqfi.storage.model_file import read_model, settings_of
 
 
 def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path) -> None:
-    """Write one map per weight in bfloat16, its tensors' means in every bin, and the table of all means as JSON.
-
-    Three digits are more than a few hundred samples tell of a weight; bfloat16 has the range of float32.
-    """
+    """Write the maps, and the table of the means of every tensor and layer as JSON."""
     images = from_uint8(files.read_array(dataset, "train_images"))
     network, alphas_cumprod, metadata = read_model(model, default_device())
     chosen = torch.from_numpy(generator("fisher", fisher.seed).permutation(len(images))[: fisher.images])
@@ -34,10 +31,19 @@ def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path
         chunk=fisher.chunk,
         seed=fisher.seed,
     )
-    tensors = {f"weight/{name}": tensor.bfloat16() for name, tensor in maps.per_weight.items()}
-    tensors |= {f"bin/{name}": means.float() for name, means in maps.per_bin.items()}
-    files.write_tensors(out, tensors, {"timesteps": fisher.timesteps, "bins": fisher.bins})
+    write_maps(out, maps, {"timesteps": fisher.timesteps, "bins": fisher.bins})
     records.write(table, summarise(network, settings_of(metadata), maps, fisher.timesteps, len(chosen)))
+
+
+def write_maps(path: Path, maps: FisherMaps, metadata: dict) -> None:
+    """One number per weight in bfloat16, and the means of every tensor in each bin.
+
+    bfloat16 has the range of float32, and more digits than a few hundred samples tell of a weight.
+    """
+    tensors = {f"weight/{name}": tensor.bfloat16() for name, tensor in maps.per_weight.items()}
+    files.write_tensors(
+        path, tensors | {f"bin/{name}": means.float() for name, means in maps.per_bin.items()}, metadata
+    )
 
 
 def summarise(
