@@ -27,8 +27,7 @@ from laqfi.report.plots.canvas import label, png
 from laqfi.report.tables import as_markdown
 from laqfi.sensitivity.curvature import compensations
 from laqfi.sensitivity.fisher import fisher_maps
-from laqfi.stages.curvature import write_compensations
-from laqfi.stages.fisher import write_maps
+from laqfi.sensitivity.keep import write_compensations, write_maps
 
 WIDTHS = {"cpu": (8, 32, 64), "cuda": (8, 32, 64, 212)}  # base_channels: 0.6, 9, 37 and 405 M parameters
 SIDE, CHUNK, TIMESTEPS = 32, 4, [1, 500]

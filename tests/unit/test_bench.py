@@ -10,6 +10,7 @@ import yaml
 from torch import nn
 
 import bench
+import evidence
 import memory
 import report
 from laqfi.models.unet import Unet
@@ -232,3 +233,16 @@ def test_it_needs_none_of_what_only_the_pipeline_needs():
     absent = ["dvc", "snakemake", "sklearn", "torchvision", "pytorch_fid", "jinja2", "threadpoolctl", "optimum"]
     code = f"import sys; sys.modules.update(dict.fromkeys({absent})); sys.path.insert(0, 'bench'); import bench"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_evidence_of_a_network_is_measured_and_shown():
+    rows = [evidence.measure(width, "cpu") for width in (4, 8)]
+    for row in rows:
+        assert sum(row["disk_bytes"].values()) < 5 * row["model_bytes"]
+        assert row["disk_bytes"]["curvature"] > row["disk_bytes"]["fisher"] > row["model_bytes"] / 2
+        assert min(row["seconds"].values()) > 0
+    results = {"name": "a processor", "torch": "2", "threads": 1, "rows": rows}
+    page = evidence.page(results)
+    assert page.count("\n| 0.") == 2
+    assert f"{sum(rows[0]['disk_bytes'].values()) / rows[0]['model_bytes']:.2f}" in page
+    assert evidence.figure(results).startswith(b"\x89PNG")

@@ -14,7 +14,7 @@ from laqfi.quant.gather import bin_weights
 from laqfi.quant.prediction import bits_over_bound, predicted_change, water_filling_bits
 from laqfi.sampling.samplers import ddim, error_gains, spaced_timesteps
 from laqfi.sensitivity import curvature as summing
-from laqfi.sensitivity.compensation import Compensation, cholesky
+from laqfi.sensitivity.compensation import Compensation, cholesky, factored
 from laqfi.sensitivity.curvature import compensations, curvatures, layers_of, passes
 from laqfi.sensitivity.layers import patches
 from laqfi.storage.formats import Format
@@ -53,7 +53,14 @@ class OneLayer(nn.Module):
 def curvature_of(model, images, alphas_cumprod, **settings):
     """H of every layer, mean over images and timesteps."""
     found = curvatures(model, layers_of(model), images, alphas_cumprod, **settings)
-    return {name: one.dense(len(images) * len(settings["timesteps"])) for name, one in found.items()}
+    return {name: dense(one, len(images) * len(settings["timesteps"])) for name, one in found.items()}
+
+
+def dense(curvature, samples):
+    matrix, order = curvature.ordered(samples)
+    assert (matrix.diagonal().diff() >= 0).all()
+    place = order.argsort()
+    return matrix[place][:, place]
 
 
 def gptq_codes(matrix, curvature, scale, zero_point, levels):
@@ -311,8 +318,13 @@ def test_a_compensation_holds_the_factors_of_the_damped_curvature(columns, dead)
 
 
 def test_nearly_equal_columns_are_factored_in_float64_where_float32_fails():
-    matrix = torch.tensor([[1.0, 1.0], [1.0, 1.0 + 1e-9]], dtype=torch.float64)
-    assert cholesky(matrix)[1, 1].item() == pytest.approx(1e-9**0.5, rel=1e-3)
+    a, b, c = (
+        float.fromhex(word) for word in ("0x1.7497e2p+1", "0x1.4510bep+0", "0x1.1b99a4p-1")
+    )  # a·c is just above b²
+    matrix = torch.tensor([[a, b, 0.0], [b, c, 0.0], [0.0, 0.0, 1.0]])
+    assert factored(matrix.clone()) is None
+    wanted = np.linalg.cholesky(matrix.numpy().astype("float64"))
+    np.testing.assert_allclose(cholesky(matrix.clone()).tril(), wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("block", [1, 3, 7, 1024])

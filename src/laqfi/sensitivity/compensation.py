@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.linalg import lapack
 from torch import Tensor
 
 from laqfi.base.errors import LaqfiError
@@ -29,15 +30,19 @@ class Compensation:
 
     @classmethod
     def of(cls, curvature: Tensor) -> "Compensation":
-        """Of a symmetric H [n, n], of which memory is needed three times over. Raises LaqfiError for no curvature.
+        """Of a symmetric H [n, n]. Raises LaqfiError if it is no curvature."""
+        order = ascending(curvature.diagonal())
+        return cls.of_ordered(curvature[order][:, order], order)
+
+    @classmethod
+    def of_ordered(cls, curvature: Tensor, order: Tensor) -> "Compensation":
+        """Of H with its rows and columns in the order of `ascending`, which is overwritten: no other is needed.
 
         Columns without curvature, which only ever meet padding, do not count for the damping.
         """
         diagonal = curvature.diagonal()
-        order = diagonal.argsort(stable=True)  # the last column is the first to be rounded: Cholesky's factor is lower
-        damped = curvature[order][:, order]
-        damped.diagonal().add_(DAMPING * diagonal[diagonal > 0].mean().nan_to_num(1.0))
-        factor = cholesky(damped)
+        diagonal += DAMPING * diagonal[diagonal > 0].mean().nan_to_num(1.0)
+        factor = cholesky(curvature)
         pivots = factor.diagonal().clone()
         lower = factor.div_(pivots).half().cpu().numpy()
         feedback = torch.from_numpy(lower[np.tri(len(lower), k=-1, dtype=bool)]).flip(0)
@@ -77,22 +82,37 @@ class Compensation:
         return order[kept].to(device), torch.from_numpy(upper).to(device)[kept][:, kept]
 
 
-def cholesky(damped: Tensor) -> Tensor:
-    """Lower factor, float32. Where many columns say nearly the same, float32 may not do for it, and float64 does.
+def ascending(diagonal: Tensor) -> Tensor:
+    """Columns by their curvature: the last is the first to be rounded, because Cholesky's factor is a lower one."""
+    return diagonal.argsort(stable=True)
 
-    On a CPU it is NumPy's, whose bytes are the same on every processor; PyTorch's are not.
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """Lower factor of a float32 matrix, which is overwritten; what stands above the diagonal is of no use.
+
+    Where many columns say nearly the same, float32 may not do for it, and float64 does. Raises LaqfiError if the matrix
+    is not positive definite.
     """
-    for dtype in (torch.float32, torch.float64):
-        try:
-            factor = cholesky_as_given(damped.to(dtype)).float()
-        except (np.linalg.LinAlgError, torch.linalg.LinAlgError):
-            continue
-        if factor.isfinite().all():
-            return factor
-    raise LaqfiError("has a curvature that is not positive semi-definite")
+    diagonal = matrix.diagonal().clone()
+    factor = factored(matrix)
+    if factor is None:
+        upper = matrix.triu(1).double()  # is still what it was
+        factor = factored(upper + upper.T + diagonal.double().diag())
+    if factor is None:
+        raise LaqfiError("has a curvature that is not positive semi-definite")
+    return factor.float()
 
 
-def cholesky_as_given(matrix: Tensor) -> Tensor:
+def factored(matrix: Tensor) -> Tensor | None:
+    """The factor in the lower triangle, on a CPU in place; None if there is none.
+
+    On a CPU it is SciPy's, whose bytes are the same on every processor; PyTorch's are not. LAPACK counts by columns: to
+    it, our lower triangle is the upper one.
+    """
     if matrix.device.type == "cpu":
-        return torch.from_numpy(np.linalg.cholesky(matrix.numpy()))
-    return torch.linalg.cholesky(matrix)
+        potrf = lapack.spotrf if matrix.dtype == torch.float32 else lapack.dpotrf
+        found, failed = potrf(matrix.numpy().T, lower=0, clean=0, overwrite_a=1)
+        factor = torch.from_numpy(found.T)
+    else:
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+    return None if failed or not factor.diagonal().isfinite().all() else factor

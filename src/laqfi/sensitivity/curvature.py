@@ -7,11 +7,12 @@ output by y there (GuidedQuant, Kim et al. 2025; with g² = 1 this is the matrix
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from laqfi.base.errors import LaqfiError
-from laqfi.sensitivity.compensation import Compensation
+from laqfi.sensitivity.compensation import Compensation, ascending
 from laqfi.sensitivity.layers import LAYERS, Watch, channels_first, is_plain, patches
 from laqfi.sensitivity.noised import noised_chunks
 
@@ -23,7 +24,7 @@ class Curvature:
     """H [columns, columns] of one layer while it is summed: its lower triangle, in blocks of rows."""
 
     def __init__(self, like: Tensor, columns: int):
-        self.columns = columns
+        self.columns, self.dtype = columns, like.dtype
         rows = [range(start, min(start + BLOCK, columns)) for start in range(0, columns, BLOCK)]
         self.blocks = {some: like.new_zeros(len(some), some.stop) for some in rows}
 
@@ -33,13 +34,15 @@ class Curvature:
         for rows, block in self.blocks.items():
             block.addmm_(weighted[rows.start : rows.stop], x[: rows.stop].T)
 
-    def dense(self, samples: int) -> Tensor:
-        """Mean over so many samples, both triangles."""
-        whole = next(iter(self.blocks.values())).new_empty(self.columns, self.columns)
+    def ordered(self, samples: int) -> tuple[Tensor, Tensor]:
+        """Mean over so many samples with rows and columns in the order of `ascending`, and that order."""
+        order = ascending(torch.cat([block[:, rows.start :].diagonal() for rows, block in self.blocks.items()]))
+        place, whole = order.argsort(), order.new_empty(self.columns, self.columns, dtype=self.dtype)
         for rows, block in self.blocks.items():
-            whole[: rows.stop, rows.start : rows.stop] = block.T
-            whole[rows.start : rows.stop, : rows.stop] = block
-        return whole.div_(samples)
+            own, others = place[rows.start : rows.stop], place[: rows.stop]
+            whole[others[:, None], own] = block.T
+            whole[own[:, None], others] = block
+        return whole.div_(samples), order
 
 
 def columns_of(module: nn.Module) -> int:
@@ -111,6 +114,6 @@ def compensations(
         sums = curvatures(model, some, images, alphas_cumprod, **settings)
         for name in some:
             try:
-                yield name, Compensation.of(sums.pop(name).dense(len(images) * len(timesteps)))
+                yield name, Compensation.of_ordered(*sums.pop(name).ordered(len(images) * len(timesteps)))
             except LaqfiError as error:
                 raise LaqfiError(f"{name} {error}") from error

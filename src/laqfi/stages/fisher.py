@@ -12,6 +12,7 @@ from laqfi.base.pictures import from_uint8
 from laqfi.base.random import generator
 from laqfi.models import families
 from laqfi.sensitivity.fisher import FisherMaps, fisher_maps, mean_and_error
+from laqfi.sensitivity.keep import write_maps
 from laqfi.sensitivity.params import Fisher
 from laqfi.stages import command
 from laqfi.storage.model_file import read_model, settings_of
@@ -33,17 +34,6 @@ def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path
     )
     write_maps(out, maps, {"timesteps": fisher.timesteps, "bins": fisher.bins})
     records.write(table, summarise(network, settings_of(metadata), maps, fisher.timesteps, len(chosen)))
-
-
-def write_maps(path: Path, maps: FisherMaps, metadata: dict) -> None:
-    """One number per weight in bfloat16, and the means of every tensor in each bin.
-
-    bfloat16 has the range of float32, and more digits than a few hundred samples tell of a weight.
-    """
-    tensors = {f"weight/{name}": tensor.bfloat16() for name, tensor in maps.per_weight.items()}
-    files.write_tensors(
-        path, tensors | {f"bin/{name}": means.float() for name, means in maps.per_bin.items()}, metadata
-    )
 
 
 def summarise(
