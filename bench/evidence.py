@@ -119,7 +119,7 @@ def page(results: dict) -> str:
             as_markdown([row_of(row) for row in rows]),
             "Peaks are beside the model itself. A plain pass is forward and backward without weights' gradients;",
             "the input patches of a layer, nine times its activations, are in the peaks of the two others. Matrices of",
-            "a small model are summed in one pass over the images, in at most 256 MiB, which is many times the model.",
+            "a small model are summed in one pass over the images, in at most 128 MiB, which is many times the model.",
         ]
     )
 

@@ -17,7 +17,7 @@ from laqfi.sensitivity.layers import LAYERS, Watch, channels_first, is_plain, pa
 from laqfi.sensitivity.noised import noised_chunks
 
 BLOCK = 1024  # rows of H that are summed with one product
-ROOM = 256 << 20  # bytes of H of a small model: one pass over the images does for all of its layers
+ROOM = 128 << 20  # bytes of H of a small model: one pass over the images does for all of its layers
 
 
 class Curvature:
@@ -104,12 +104,12 @@ def compensations(
 ) -> Iterator[tuple[str, Compensation]]:
     """What `curvatures` tell of every layer, in the order of the model, by the name of its weight.
 
-    However large the model, the matrices of only so many layers are summed at a time as have room in twice its own
-    memory, each time with another pass over the images. Raises LaqfiError, with the name, for a matrix that is not
+    However large the model, the matrices of only so many layers are summed at a time as have room in its own memory,
+    each time with another pass over the images. Raises LaqfiError, with the name, for a matrix that is not
     finite or not positive semi-definite.
     """
     settings = {"timesteps": timesteps, "chunk": chunk, "seed": seed}
-    room = max(ROOM, 2 * sum(p.numel() * p.element_size() for p in model.parameters()))
+    room = max(ROOM, sum(p.numel() * p.element_size() for p in model.parameters()))
     for some in passes(layers_of(model), room):
         sums = curvatures(model, some, images, alphas_cumprod, **settings)
         for name in some:
