@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from bench import FILES, Scale, write_files
-from laqfi.models.unet import Unet
+from laqfi.diffusion.process import linear_alphas_cumprod
+from laqfi.models.unet import UNet, Unet
 from laqfi.quality.fidelity import squared_errors
 from laqfi.quant.gptq import gptq_codes
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.network import prepared
 from laqfi.sampling.params import Drawing
+from laqfi.sensitivity.compensation import Compensation
+from laqfi.sensitivity.curvature import compensations
+from laqfi.sensitivity.fisher import fisher_maps
 from laqfi.storage.model_file import read_model
 
 SCALE = Scale(Unet(family="unet", base_channels=32, attention=[2, 6], heads=2, dropout=0.1), side=16)
@@ -86,11 +90,38 @@ def test_gptq_on_a_gpu_gives_the_codes_of_the_cpu(columns):
     root = torch.randn(columns // 2, columns)
     matrix, curvature = torch.randn(48, columns), root.T @ root / columns
     scale, zero_point = torch.full((48, columns), 0.5), torch.full((48, columns), 8.0)
-    on_cpu = gptq_codes(matrix, curvature, scale, zero_point, 16)
+    order, feedback = Compensation.of(curvature).unpacked(torch.arange(columns), torch.device("cpu"))
+    problem = matrix, order, feedback, scale, zero_point
+    on_cpu = gptq_codes(*problem, 16)
     for _ in range(2):  # the graphs of the first are replayed in the second
-        found = gptq_codes(*(tensor.cuda() for tensor in (matrix, curvature, scale, zero_point)), 16).cpu()
+        found = gptq_codes(*(tensor.cuda() for tensor in problem), 16).cpu()
         assert (found != on_cpu).float().mean() < 0.01
         costs = [
             (delta @ curvature * delta).sum().item() for delta in (0.5 * (c - 8) - matrix for c in (found, on_cpu))
         ]
         assert costs[0] == pytest.approx(costs[1], rel=0.01)
+
+
+def test_a_curvature_measured_on_a_gpu_compensates_as_one_of_the_cpu_does():
+    torch.manual_seed(0)
+    model = UNet(SCALE.unet, image_channels=1).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    images, alphas_cumprod = torch.rand(4, 1, 16, 16) * 2 - 1, linear_alphas_cumprod(1000, 1e-4, 0.02)
+    settings = {"timesteps": [1, 500], "chunk": 2, "seed": 0}
+    on_cpu = dict(compensations(model, images, alphas_cumprod, **settings))
+    for name, found in compensations(model.cuda(), images, alphas_cumprod, **settings):
+        torch.testing.assert_close(found.pivots.sum(), on_cpu[name].pivots.sum(), rtol=1e-2, atol=0)
+
+
+def test_fisher_information_measured_on_a_gpu_is_that_of_the_cpu():
+    torch.manual_seed(0)
+    model = UNet(SCALE.unet, image_channels=1).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    images, alphas_cumprod = torch.rand(4, 1, 16, 16) * 2 - 1, linear_alphas_cumprod(1000, 1e-4, 0.02)
+    settings = {"timesteps": [1, 500], "bins": [1, 1000], "chunk": 2, "seed": 0}
+    on_cpu = fisher_maps(model, images, alphas_cumprod, **settings)
+    found = fisher_maps(model.cuda(), images, alphas_cumprod, **settings)
+    for name, wanted in on_cpu.per_weight.items():
+        torch.testing.assert_close(found.per_weight[name], wanted, rtol=1e-2, atol=1e-3 * wanted.max().item())
