@@ -34,6 +34,7 @@ def test_what_the_other_writer_wrote_is_read(tmp_path):
 
 
 def test_one_tensor_is_taken_at_a_time_and_a_failure_leaves_what_was_there(tmp_path):
+    (tmp_path / ".x.abcdefgh").write_bytes(b"what a killed run left")
     streamed.write_tensors(tmp_path / "x", SHAPES, iter(TENSORS.items()))
     before = (tmp_path / "x").read_bytes()
 

@@ -5,10 +5,11 @@ The files are those of `laqfi.base.files`, with the same seal.
 
 import hashlib
 import json
-import mmap
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,26 +28,43 @@ ALIGNED = 8  # bytes of the header are a multiple of it, as the format asks
 def write_tensors(path: Path, shapes: Shapes, tensors: Iterable[tuple[str, Tensor]]) -> None:
     """The tensors of `shapes`, which come in that order; atomic, and never two of them in memory.
 
-    Raises LaqfiError if the file cannot be written, ValueError for other tensors than announced, and for one whose
-    bytes are no multiple of four: the next would not begin where a float32 can be read.
+    What a killed run left of an earlier attempt is removed. Raises LaqfiError if the file cannot be written, ValueError
+    for other tensors than announced, and for one whose bytes are no multiple of four: the next would not begin where a
+    float32 can be read.
     """
-    start, path = header(shapes), Path(path)
-    digest = hashlib.sha256(start[: files.DIGEST.start] + start[files.DIGEST.stop :])
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent) as body:
-            for (name, wanted), (given, tensor) in zip(shapes.items(), tensors, strict=True):
-                payload = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-                if (given, tensor.dtype, tuple(tensor.shape)) != (name, *wanted) or len(payload) % 4:
-                    raise ValueError(f"{given} is {tensor.dtype} {tuple(tensor.shape)}, announced were {name} {wanted}")
-                digest.update(payload)
-                body.write(payload)
-            body.flush()
-            sealed = start[: files.DIGEST.start] + digest.hexdigest().encode() + start[files.DIGEST.stop :]
-            with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-                files.write_bytes(path, sealed, whole)
+        for left in path.parent.glob(f".{path.name}.????????"):
+            left.unlink(missing_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                write_sealed(file, shapes, tensors)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise LaqfiError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def write_sealed(file: BinaryIO, shapes: Shapes, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Header and tensors, and at last, over the zeros in the header, the digest of all other bytes."""
+    start = header(shapes)
+    digest = hashlib.sha256(start[: files.DIGEST.start] + start[files.DIGEST.stop :])
+    file.write(start)
+    for (name, wanted), (given, tensor) in zip(shapes.items(), tensors, strict=True):
+        payload = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        if (given, tensor.dtype, tuple(tensor.shape)) != (name, *wanted) or len(payload) % 4:
+            raise ValueError(f"{given} is {tensor.dtype} {tuple(tensor.shape)}, announced were {name} {wanted}")
+        digest.update(payload)
+        file.write(payload)
+    file.seek(files.DIGEST.start)
+    file.write(digest.hexdigest().encode())
 
 
 def header(shapes: Shapes) -> bytes:
