@@ -31,7 +31,7 @@ from laqfi.base import files
 from laqfi.base.random import generator
 from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import Denoiser
-from laqfi.models.unet import UNet
+from laqfi.models.unet import UNet, Unet
 from laqfi.quant.rounding import store
 from laqfi.sampling.network import prepared
 from laqfi.sampling.samplers import sample
@@ -54,13 +54,18 @@ class Job:
     turn: AbstractContextManager = field(default_factory=nullcontext)
 
 
-def write_files(folder: Path, scale: Scale) -> None:
-    """Files of the same random network: its matrices in each format, the other tensors in float16 beside them."""
+def random_network(settings: Unet) -> UNet:
     torch.manual_seed(0)
-    unet = UNet(scale.unet, image_channels=1)
+    unet = UNet(settings, image_channels=1)
     for module in unet.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.any():  # would hide what comes before it
             module.reset_parameters()
+    return unet.eval()
+
+
+def write_files(folder: Path, scale: Scale) -> None:
+    """Files of the same random network: its matrices in each format, the other tensors in float16 beside them."""
+    unet = random_network(scale.unet)
     axes = output_axes(unet)
     for name in FILES:
         rest, tensors, formats = ("float32" if name == "float32" else "float16"), {}, {}

@@ -102,26 +102,28 @@ def test_gptq_on_a_gpu_gives_the_codes_of_the_cpu(columns):
         assert costs[0] == pytest.approx(costs[1], rel=0.01)
 
 
-def test_a_curvature_measured_on_a_gpu_compensates_as_one_of_the_cpu_does():
+@pytest.fixture
+def to_measure():
+    """A network, and all that its measuring takes but the timesteps and where it is done."""
     torch.manual_seed(0)
     model = UNet(SCALE.unet, image_channels=1).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    images, alphas_cumprod = torch.rand(4, 1, 16, 16) * 2 - 1, linear_alphas_cumprod(1000, 1e-4, 0.02)
+    return model, torch.rand(4, 1, 16, 16) * 2 - 1, linear_alphas_cumprod(1000, 1e-4, 0.02)
+
+
+def test_a_curvature_measured_on_a_gpu_compensates_as_one_of_the_cpu_does(to_measure):
+    model, *rest = to_measure
     settings = {"timesteps": [1, 500], "chunk": 2, "seed": 0}
-    on_cpu = dict(compensations(model, images, alphas_cumprod, **settings))
-    for name, found in compensations(model.cuda(), images, alphas_cumprod, **settings):
+    on_cpu = dict(compensations(model, *rest, **settings))
+    for name, found in compensations(model.cuda(), *rest, **settings):
         torch.testing.assert_close(found.pivots.sum(), on_cpu[name].pivots.sum(), rtol=1e-2, atol=0)
 
 
-def test_fisher_information_measured_on_a_gpu_is_that_of_the_cpu():
-    torch.manual_seed(0)
-    model = UNet(SCALE.unet, image_channels=1).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    images, alphas_cumprod = torch.rand(4, 1, 16, 16) * 2 - 1, linear_alphas_cumprod(1000, 1e-4, 0.02)
+def test_fisher_information_measured_on_a_gpu_is_that_of_the_cpu(to_measure):
+    model, *rest = to_measure
     settings = {"timesteps": [1, 500], "bins": [1, 1000], "chunk": 2, "seed": 0}
-    on_cpu = fisher_maps(model, images, alphas_cumprod, **settings)
-    found = fisher_maps(model.cuda(), images, alphas_cumprod, **settings)
+    on_cpu = fisher_maps(model, *rest, **settings)
+    found = fisher_maps(model.cuda(), *rest, **settings)
     for name, wanted in on_cpu.per_weight.items():
         torch.testing.assert_close(found.per_weight[name], wanted, rtol=1e-2, atol=1e-3 * wanted.max().item())

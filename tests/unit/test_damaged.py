@@ -468,7 +468,7 @@ def test_a_compensation_that_is_none_is_refused(tmp_path, part, value, said):
         READERS["curvature.safetensors"](tmp_path / "c")
 
 
-@pytest.mark.parametrize("bins", [None, 3, [], ["1"], [1.0], [True], [0], [7], {"1": 1}], ids=str)
+@pytest.mark.parametrize("bins", [None, 3, [], ["1"], [1.0], [True], [0], [7], [100, 1], [1, 1], {"1": 1}], ids=str)
 def test_bins_that_are_no_timesteps_are_refused(tmp_path, bins):
     files.write_tensors(tmp_path / "f", fisher_tensors(), {"bins": bins})
     with pytest.raises(LaqfiError, match=r"/f: bin(s is|/.* allowed is)"):

@@ -58,9 +58,12 @@ def by_snakemake(tmp_path_factory, warm) -> Clone:
 
 @pytest.fixture
 def restored(by_dvc):
-    """The clone DVC ran, put back to its committed state afterwards."""
+    """The clone DVC ran, put back to its committed state afterwards, without the files of variants that left."""
+    before = by_dvc.outputs().keys()
     yield by_dvc
     by_dvc.git(
         "reset", "-q", "--hard", by_dvc.git("rev-list", "--max-count=1", "--grep=first results", "HEAD").stdout.strip()
     )
     by_dvc.call("dvc", "checkout", "--force", "--quiet")
+    for left in by_dvc.outputs().keys() - before:
+        (by_dvc.folder / left).unlink()

@@ -5,8 +5,10 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -21,9 +23,12 @@ JSON_LIMIT = 64 << 20  # bytes of a JSON or text file
 SEAL = b'{"__metadata__":{"laqfi":"'
 DIGEST = slice(8 + len(SEAL), 8 + len(SEAL) + 64)
 
+Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # by the tensor's name
 
-def write_bytes(path: Path, *parts: bytes) -> None:
-    """Write `parts`, one after the other, so that `path` either holds all of them or is untouched.
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to: `path` then holds all that was written, or is untouched if there was an error.
 
     What a killed run left of an earlier attempt is removed. Raises LaqfiError if the file cannot be written.
     """
@@ -32,23 +37,25 @@ def write_bytes(path: Path, *parts: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{path.name}.????????"):
             left.unlink(missing_ok=True)
-        replace_bytes(path, parts)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise LaqfiError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def replace_bytes(path: Path, parts: Iterable[bytes]) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def write_bytes(path: Path, *parts: bytes) -> None:
+    """Write `parts`, one after the other; errors as in `replacing`."""
+    with replacing(path) as file:
+        file.writelines(parts)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -143,12 +150,19 @@ def read_array(path: Path, name: str) -> np.ndarray:
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Tensors and metadata of a file that `write_tensors` made. Raises LaqfiError if it is missing or damaged."""
     check_seal(path)
+    with opened(path) as (file, metadata):
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  it is no dictionary
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[safe_open, dict]]:
+    """A safetensors file of ours and its metadata. Raises LaqfiError for what cannot be read of it."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = parse_json(file.metadata()["laqfi"][64:])
             if not isinstance(metadata, dict):
                 raise ValueError("the metadata is no object")
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            yield file, metadata
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise LaqfiError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from error
 
@@ -169,17 +183,18 @@ def check_seal(path: Path) -> None:
         raise LaqfiError(f"{path}: damaged, or changed by another program: its SHA-256 is not the one it holds")
 
 
-def check_tensors(
-    path: Path,
-    tensors: Mapping[str, torch.Tensor],
-    wanted: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
-) -> None:
+def check_shapes(path: Path, found: Shapes, wanted: Shapes) -> None:
+    """Raises LaqfiError unless there are exactly the tensors that are wanted."""
+    for name in sorted(wanted.keys() | found.keys()):
+        if found.get(name) != wanted.get(name):
+            raise LaqfiError(f"{path}: {name} is {found.get(name)}, allowed is {wanted.get(name)}")
+
+
+def check_tensors(path: Path, tensors: Mapping[str, torch.Tensor], wanted: Shapes) -> None:
     """Raises LaqfiError unless the tensors have exactly these names, dtypes and shapes, and all values are finite."""
-    for name in sorted(wanted.keys() | tensors.keys()):
-        found = (tensors[name].dtype, tuple(tensors[name].shape)) if name in tensors else None
-        if found != wanted.get(name):
-            raise LaqfiError(f"{path}: {name} is {found}, allowed is {wanted.get(name)}")
-        if found[0].is_floating_point and not tensors[name].float().isfinite().all():
+    check_shapes(path, {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}, wanted)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise LaqfiError(f"{path}: {name} holds values that are not finite")
 
 

@@ -104,8 +104,10 @@ def read_fisher(path: Path, tensors: Mapping[str, Tensor]) -> MeasuredFisher:
     """What the stage `fisher` wrote of these tensors. Raises LaqfiError if it is of others, or none."""
     found, header = files.read_tensors(path)
     bins = header.get("bins")
-    if not (isinstance(bins, list) and bins and all(type(edge) is int and edge > 0 for edge in bins)):
-        raise LaqfiError(f"{path}: bins is {bins!r}, allowed is a list of timesteps")
+    if not (isinstance(bins, list) and bins and all(type(edge) is int and edge > 0 for edge in bins)) or (
+        bins != sorted(set(bins))
+    ):
+        raise LaqfiError(f"{path}: bins is {bins!r}, allowed is a list of increasing timesteps")
     wanted = {f"weight/{name}": (torch.bfloat16, tuple(t.shape)) for name, t in tensors.items()}
     files.check_tensors(path, found, wanted | {f"bin/{name}": (torch.float32, (len(bins),)) for name in tensors})
     if negative := [name for name, fisher in found.items() if (fisher < 0).any()]:
@@ -119,15 +121,13 @@ def read_compensations(
 ) -> dict[str, Callable[[], Compensation]]:
     """By every convolution and linear weight, a function that reads its compensation.
 
-    Only the last one is held, because all together are larger than the model. Raises LaqfiError if one is missing or is
-    none; what a float16 cannot hold is found when it is read.
+    Only the last one is held, because all together are larger than the model. Raises LaqfiError if one is missing or of
+    another shape; what its numbers say is checked when it is read.
     """
     shapes, tensor = streamed.open_tensors(path)
     columns = {name: t.numel() // t.shape[axes[name]] for name, t in tensors.items() if t.dim() >= 2}
     wanted = {key: shape for name, size in columns.items() for key, shape in Compensation.shapes(name, size).items()}
-    for key in sorted(wanted.keys() | shapes.keys()):
-        if shapes.get(key) != wanted.get(key):
-            raise LaqfiError(f"{path}: {key} is {shapes.get(key)}, allowed is {wanted.get(key)}")
+    files.check_shapes(path, shapes, wanted)
 
     @lru_cache(maxsize=1)
     def read(name: str) -> Compensation:

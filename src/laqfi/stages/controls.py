@@ -50,8 +50,8 @@ def controls(
     base_images = first_images(base_samples, len(sample.seeds), controls.images, shape)
 
     points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]
-    choices = {(one.ratio, importance): choose(weights, one, importance) for one, importance in tqdm(points, "budgets")}
-    store_for_all(weights, [chosen for chosen in choices.values() if chosen is not None])
+    choices = [choose(weights, one, importance) for one, importance in tqdm(points, "budgets")]
+    store_for_all(weights, [chosen for chosen in choices if chosen is not None])
 
     def quality(chosen: Choices | None) -> records.StoredQuality | None:
         if chosen is None:
@@ -62,8 +62,8 @@ def controls(
         return records.StoredQuality(bytes=stored_size(stored), **dict(judge.quality(images, base_images)))
 
     rows = [
-        records.ControlRow(ratio=ratio, importance=importance, found=quality(chosen))
-        for (ratio, importance), chosen in tqdm(choices.items(), "controls")
+        records.ControlRow(ratio=one.ratio, importance=importance, found=quality(chosen))
+        for (one, importance), chosen in tqdm(list(zip(points, choices, strict=True)), "controls")
     ]
     base = judge.quality(base_images, base_images)
     records.write(out, records.ControlTable(seeds=sample.seeds, base=base, rows=rows))
