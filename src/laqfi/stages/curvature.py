@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from laqfi.base import files
-from laqfi.base.device import default_device
+from laqfi.base.device import default_device, deterministic
 from laqfi.base.pictures import from_uint8
 from laqfi.base.random import generator
 from laqfi.sensitivity.curvature import compensations
@@ -26,7 +26,8 @@ def curvature(curvature: Curvature, *, dataset: Path, model: Path, out: Path) ->
         chunk=curvature.chunk,
         seed=curvature.seed,
     )
-    write_compensations(out, network, found)
+    with deterministic(default_device()):
+        write_compensations(out, network, found)
 
 
 if __name__ == "__main__":

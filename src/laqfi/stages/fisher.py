@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from laqfi import records
 from laqfi.base import files
-from laqfi.base.device import default_device
+from laqfi.base.device import default_device, deterministic
 from laqfi.base.pictures import from_uint8
 from laqfi.base.random import generator
 from laqfi.models import families
@@ -23,15 +23,16 @@ def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path
     images = from_uint8(files.read_array(dataset, "train_images"))
     network, alphas_cumprod, metadata = read_model(model, default_device())
     chosen = torch.from_numpy(generator("fisher", fisher.seed).permutation(len(images))[: fisher.images])
-    maps = fisher_maps(
-        network,
-        images[chosen],
-        alphas_cumprod,
-        timesteps=fisher.timesteps,
-        bins=fisher.bins,
-        chunk=fisher.chunk,
-        seed=fisher.seed,
-    )
+    with deterministic(default_device()):
+        maps = fisher_maps(
+            network,
+            images[chosen],
+            alphas_cumprod,
+            timesteps=fisher.timesteps,
+            bins=fisher.bins,
+            chunk=fisher.chunk,
+            seed=fisher.seed,
+        )
     write_maps(out, maps, {"timesteps": fisher.timesteps, "bins": fisher.bins})
     records.write(table, summarise(network, settings_of(metadata), maps, fisher.timesteps, len(chosen)))
 
