@@ -25,6 +25,7 @@ TINY = {
     },
     "fisher": {"timesteps": [1, 50, 100], "bins": [1, 100], "images": 4, "chunk": 2, "seed": 0},
     "curvature": {"timesteps": [1, 100], "images": 8, "chunk": 4, "seed": 0},
+    "calibration": {"steps": 2, "images": 4, "seed": 0},
     "quantize": {"fisher": "empirical", "timestep": 1},
     "sample": {
         "sampler": "ddim",

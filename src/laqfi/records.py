@@ -174,11 +174,13 @@ class BitsPerWeight(Record):
 class Allocation(Record):
     """The formats that a policy gave the tensors of a variant, and what the Fisher information predicts of them.
 
+    `recipe` is what was done beside it; of rounded inputs and corrected noise nothing is predicted.
     `predicted_noise_mse`: mean squared change of the predicted noise per pixel, by the last timestep of each bin.
     """
 
     policy: str
     options: dict[str, object]
+    recipe: dict[str, object] = {}
     tensors: dict[str, AllocatedTensor]
     predicted_noise_mse: Annotated[dict[Timestep, NotNegative], Field(min_length=1)]
     bits_per_weight: BitsPerWeight | None

@@ -2,7 +2,8 @@
 
 A family's module has `build(settings, image)`, the network for images [C, H, W], called as model(x, timestep);
 `group_of(name)`, the group that the report and some policies count a parameter in (None: no group); and
-`groups(settings)`, all of them in order. Its settings are a block with the family's name.
+`groups(settings)`, all of them in order. Its settings are a block with the family's name. It may have `BLOCKS`, classes
+of modules that are fitted as a whole where rounding is learned; other layers then are fitted one by one.
 """
 
 from types import ModuleType
@@ -29,6 +30,11 @@ def group_of(settings: Settings, name: str) -> str | None:
 def groups(settings: Settings) -> list[str]:
     """All groups, in the order in which they are shown."""
     return FAMILIES[settings.family].groups(settings)
+
+
+def blocks(settings: Settings) -> tuple[type[nn.Module], ...]:
+    """Classes of modules that are fitted as a whole."""
+    return getattr(FAMILIES[settings.family], "BLOCKS", ())
 
 
 def is_scored(settings: Settings, name: str, tensor: Tensor) -> bool:

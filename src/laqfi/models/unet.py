@@ -99,6 +99,9 @@ class Attention(nn.Module):
         return x + rearrange(self.out(mixed), "b (h w) c -> b c h w", h=height)
 
 
+BLOCKS = (ResidualBlock, Attention)  # what is fitted as a whole where rounding is learned
+
+
 class Layer(nn.Module):
     """Residual block, attention where asked, residual block, then a strided convolution down or up."""
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 from laqfi.base.errors import SHORT, LaqfiError
 from laqfi.quant.policies import every  # noqa: F401 fills the registry
 from laqfi.quant.policies.registry import POLICIES
+from laqfi.quant.recipe import Recipe
 
 Keys = tuple[str, ...]  # the way from a variant's block to a value in it
 WORD = re.compile(r"[a-z0-9_]+")
@@ -59,10 +60,13 @@ def variants_of(name: str, block: object) -> dict[str, object]:
 
 
 def schema_of(block: object) -> dict:
-    """The JSON schema of the options that the policy of a variant's block takes; {} for a block without a policy."""
+    """The JSON schema of what a variant's block may hold beside its policy; {} for a block without a policy."""
     policy = block.get("policy") if isinstance(block, dict) else None
-    known = isinstance(policy, str) and policy in POLICIES
-    return POLICIES.options(policy).model_json_schema() if known else {}
+    if not isinstance(policy, str) or policy not in POLICIES:
+        return {}
+    schemas = [POLICIES.options(policy).model_json_schema(), Recipe.model_json_schema()]
+    merged = {key: {k: v for one in schemas for k, v in one.get(key, {}).items()} for key in ("$defs", "properties")}
+    return schemas[0] | merged
 
 
 def lists_in(block: object, schema: dict, keys: Keys = ()) -> Iterator[tuple[Keys, list]]:

@@ -18,6 +18,7 @@ from laqfi.params import sweeps, yaml12
 from laqfi.quality.params import Evaluate, Features
 from laqfi.quant.params import Controls, Quantize, Variant
 from laqfi.quant.policies import every as policies
+from laqfi.quant.recipe import Calibration
 from laqfi.sampling.params import Sample
 from laqfi.sampling.samplers import SAMPLERS, takes_eta
 from laqfi.sensitivity.params import Curvature, Fisher
@@ -35,6 +36,7 @@ class Profile(Block):
     train: Train
     fisher: Fisher
     curvature: Curvature
+    calibration: Calibration
     quantize: Quantize
     sample: Sample
     evaluate: Evaluate
@@ -50,6 +52,10 @@ class Profile(Block):
             "sample.steps": self.sample.steps,
             **{f"sample.headline.{name}.steps": again.steps for name, again in self.sample.headline.items()},
         }
+        if self.calibration.steps > self.sample.steps:
+            raise ValueError(
+                f"calibration.steps is {self.calibration.steps}, allowed is 1 to sample.steps = {self.sample.steps}"
+            )
         for key, value in limits.items():
             if value > last:
                 raise ValueError(f"{key} holds {value}, allowed is 1 to diffusion.timesteps = {last}")
@@ -122,6 +128,8 @@ class Params(Block):
             raise ValueError(f"active is {self.active}, allowed is each profile once")
         if "fp32" not in self.variants or self.variants["fp32"].policy != "fp32":
             raise ValueError("variants must hold fp32 with policy fp32: everything is compared with it")
+        if given := self.variants["fp32"].given():
+            raise ValueError(f"variants.fp32 holds {min(given)}, allowed is policy fp32 alone")
         return self
 
     @model_validator(mode="after")
@@ -180,7 +188,7 @@ def complete(variant: Variant, place: str, path: Path, models: list[list[str]]) 
         raise LaqfiError(f"{path}: {first_line(error, place)}") from error
     except LaqfiError as error:
         raise LaqfiError(f"{path}: {place}.policy: {error}") from error
-    return Variant(policy=variant.policy, **checked[0].model_dump())
+    return Variant(policy=variant.policy, **variant.recipe, **checked[0].model_dump())
 
 
 def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from laqfi.base.block import Block, Timestep
+from laqfi.quant.recipe import Recipe
 
 
 class Quantize(Block):
@@ -12,11 +13,16 @@ class Quantize(Block):
     timestep: Timestep
 
 
-class Variant(BaseModel):
-    """A quantization policy with its options, which the policy itself declares."""
+class Variant(Recipe):
+    """A quantization policy with its options, which the policy itself declares, and what is done beside it."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     policy: str
+
+    @property
+    def recipe(self) -> dict:
+        """The keys that are no options of the policy."""
+        return {key: getattr(self, key) for key in Recipe.model_fields}
 
 
 class Budget(Block):

@@ -40,7 +40,8 @@ def not_default(allocation: Allocation) -> dict[str, object]:
     """All options of a policy that is not there any more."""
     known = allocation.policy in POLICIES
     fields = POLICIES.options(allocation.policy).model_fields if known else {}
-    return {key: v for key, v in allocation.options.items() if key not in fields or fields[key].default != v}
+    own = {key: v for key, v in allocation.options.items() if key not in fields or fields[key].default != v}
+    return own | allocation.recipe
 
 
 def shared_options(

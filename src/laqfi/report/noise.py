@@ -11,6 +11,8 @@ from laqfi.base.errors import LaqfiError
 from laqfi.quality.fidelity import Fidelity
 from laqfi.records import Allocation, Evaluation
 
+BESIDE_WEIGHTS = {"activations", "correct"}  # parts of a recipe that the Fisher information of weights says nothing of
+
 
 def mean(values: Iterable[float]) -> float:
     values = list(values)
@@ -18,12 +20,14 @@ def mean(values: Iterable[float]) -> float:
 
 
 def changes(evaluations: dict[str, Evaluation], allocations: dict[str, Allocation]) -> dict[str, tuple[float, float]]:
-    """(predicted, measured) mean squared change of the noise of every variant that changes it.
+    """(predicted, measured) mean squared change of the noise of every variant that changes it by its weights alone.
 
     Both are means over the timestep bins that hold a measured timestep. Raises LaqfiError for a timestep in no bin.
     """
     points = {}
     for name, evaluation in evaluations.items():
+        if allocations[name].recipe.keys() & BESIDE_WEIGHTS:
+            continue
         predicted = allocations[name].predicted_noise_mse
         measured: dict[int, list[float]] = {}
         for timestep, value in evaluation.noise_mse.items():

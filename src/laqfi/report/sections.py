@@ -32,6 +32,7 @@ QUESTIONS = {
         ("controls",),
         ("against_fisher", "gains", "controls", "floats"),
     ),
+    "recipes": Question("What do the field's methods add?", (), (), ("recipes",)),
     "layers": Question(
         "Which layers, and when?",
         ("layers",),
@@ -141,8 +142,8 @@ def sections(
 
     `measured` are the facts of how the run was made.
 
-    Raises KeyError for a figure that is missing. A finding that the run says nothing of, and a table without rows, are
-    left out.
+    Raises KeyError for a figure that is missing. A finding that the run says nothing of, a table without rows, and a
+    question that nothing answers are left out.
     """
     return [
         Section(
@@ -154,4 +155,5 @@ def sections(
             facts=measured if key == "making" else {},
         )
         for key, question in QUESTIONS.items()
+        if question.figures or any(tables[name].rows for name in question.tables)
     ]

@@ -1,5 +1,7 @@
 """Images of a model for a list of seeds, batch by batch, each from its own stream of noise."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from laqfi.base.random import NoiseStreams
 from laqfi.sampling import samplers
 from laqfi.sampling.network import prepared
 from laqfi.sampling.params import Drawing
+from laqfi.storage.correction import excess_of
 
 
 def draw_images(
@@ -29,6 +32,7 @@ def draw_images(
             lambda: upload(torch.from_numpy(noise.draw()), default_device()),
             alphas_cumprod,
             **settings.model_dump(include={"sampler", "steps", "eta", "clip"}),
+            excess=partial(excess_of, model),
             progress=f"seed {seed}, images {indices.start}-{indices.stop - 1}" if progress else None,
         )
         return to_uint8(drawn).cpu().numpy()

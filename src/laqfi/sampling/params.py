@@ -15,6 +15,12 @@ class Sampler(Block):
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class Trajectory(Sampler):
+    """The way of a sampler from noise to an image."""
+
+    clip: bool
+
+
 Images = Annotated[int, Field(ge=2, le=1_000_000)]
 Precision = Literal["float32", "tf32", "float16"]  # of products on a GPU; a CPU computes in float32
 
@@ -43,11 +49,10 @@ class Seeds(Block):
         return self
 
 
-class Drawing(Sampler, Seeds):
+class Drawing(Trajectory, Seeds):
     """How images are drawn, not how many."""
 
     precision: Precision = "float32"
-    clip: bool
     batch_size: Count
 
 

@@ -66,12 +66,14 @@ def sample(
     steps: int,
     eta: float,
     clip: bool,
+    excess: Callable[[int], float] = lambda timestep: 0.0,
     progress: str | None = None,
 ) -> Tensor:
     """Run the reverse process from x_T = draw() to x_0 [B, C, H, W].
 
     `draw` gives standard normal noise of the batch's shape; it is called once for x_T and once for every step that adds
-    noise. `eta` is for samplers that take it. Raises LaqfiError for an unknown sampler.
+    noise. `eta` is for samplers that take it. `excess` is the deviation, by timestep, of noise that is in a prediction
+    already: its variance is taken off that of the step. Raises LaqfiError for an unknown sampler.
     """
     step = SAMPLERS.find(sampler)
     options = {"clip": clip} | ({"eta": eta} if takes_eta(sampler) else {})
@@ -79,9 +81,19 @@ def sample(
     timesteps = spaced_timesteps(len(alphas_cumprod) - 1, steps)
     for t, t_prev in tqdm([*zip(timesteps, [*timesteps[1:], 0], strict=True)], progress, disable=progress is None):
         noise = denoiser(x, torch.full((len(x),), t, device=x.device))
-        mean, sigma = step(x, noise, alphas_cumprod[t].item(), alphas_cumprod[t_prev].item(), **options)
+        alpha_bars = alphas_cumprod[t].item(), alphas_cumprod[t_prev].item()
+        mean, sigma = step(x, noise, *alpha_bars, **options)
+        if sigma > 0 and (extra := excess(t)) > 0:
+            sigma = math.sqrt(max(0.0, sigma**2 - (noise_gain(step, *alpha_bars, options) * extra) ** 2))
         x = mean + sigma * draw() if sigma > 0 else mean
     return x
+
+
+def noise_gain(step: Callable, alpha_bar: float, alpha_bar_prev: float, options: dict) -> float:
+    """C_t: what a step adds to x for a unit of predicted noise (PTQD, He et al. 2023, eq. 13), clipping left out."""
+    zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    means = [step(zero, noise, alpha_bar, alpha_bar_prev, **options | {"clip": False})[0] for noise in (one, zero)]
+    return (means[0] - means[1]).item()
 
 
 def error_gains(alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float) -> dict[int, float]:

@@ -1,18 +1,27 @@
-"""Stage: store the model as one variant's policy decides."""
+"""Stage: store the model as one variant's policy decides, and its recipe adds."""
 
+import hashlib
+import json
 import math
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from laqfi import records
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
+from laqfi.base.program import program
 from laqfi.quant.apply import as_file, store_all
+from laqfi.quant.calibration import CalibrationSet
 from laqfi.quant.choice import Choice
 from laqfi.quant.evidence import Evidence
+from laqfi.quant.fitted import fitted, network_of, split_at_seams
 from laqfi.quant.gather import MeasuredFisher, gather, read_fisher
 from laqfi.quant.params import Quantize, Variant
 from laqfi.quant.policies.every import bind
 from laqfi.quant.prediction import bits_over_bound, predicted_change
+from laqfi.quant.resume import Resume
 from laqfi.quant.rounding import Stored
 from laqfi.sampling.params import Sampler
 from laqfi.stages import command
@@ -22,35 +31,58 @@ def quantize(
     quantize: Quantize,
     sample: Sampler,
     variant: Variant,
+    threads: int,
+    versions: dict[str, str],
     *,
     model: Path,
     table: Path,
     fisher: Path,
     curvature: Path,
+    calibration: Path,
     out: Path,
     choices: Path,
 ) -> None:
-    """Write the tensors in the formats chosen, and beside them which tensor got what and why."""
+    """Write the tensors in the formats chosen with what the recipe adds, and beside them which got what and why."""
     tensors, metadata = files.read_tensors(model)
     measured = read_fisher(fisher, tensors)
     weights = gather((tensors, metadata), model, quantize, sample, table=table, fisher=measured, curvature=curvature)
     chosen = bind(variant.policy, variant.model_extra)(weights)
+    found = CalibrationSet.read(calibration, tuple(metadata["image"])) if variant.given() else None
+    if variant.reconstruct is not None:
+        chosen = split_at_seams(weights, chosen, network_of(tensors, metadata, model), found)
     try:
         stored = store_all(weights, chosen)
     except LaqfiError as error:
         raise LaqfiError(f"{model}: {error}") from error
-    files.write_tensors(out, *as_file(stored, metadata))
+    made, resume = as_file(stored, metadata), None
+    if found is not None:
+        decides = [variant.given(), threads, program(Path(__file__), versions)]
+        name = fingerprint(decides, [model, calibration], made[0])
+        resume = Resume(out.parents[1] / "resume" / f"{name}.safetensors")
+        stored, made = fitted(variant, stored, (tensors, metadata), model, found, resume)
+    files.write_tensors(out, *made)
     changes = {name: predicted_change(one.delta, measured.per_weight[name]) for name, one in stored.items()}
     layouts = {name: one.layout for name, one in stored.items()}
     pixels = math.prod(metadata["image"])
     allocation = records.Allocation(
         policy=variant.policy,
         options=variant.model_extra,
+        recipe=variant.given(),
         tensors={t.name: allocated(chosen[t.name], t, stored[t.name]) for t in weights if t.name in chosen},
         predicted_noise_mse={str(edge): summed(changes, measured, edge) / pixels for edge in measured.bins},
         bits_per_weight=bits_over_bound(layouts, {t.name: t.weight for t in weights}, changes, measured.per_weight),
     )
     records.write(choices, allocation)
+    if resume is not None:
+        resume.finish()
+
+
+def fingerprint(decides: list, inputs: list[Path], begun: dict[str, Tensor]) -> str:
+    """Hash of all that decides what fitting ends in: what was finished is taken up only by the very same run."""
+    digest = hashlib.sha256(json.dumps([decides, [files.sha256(path) for path in inputs]]).encode())
+    for name in sorted(begun):
+        digest.update(name.encode() + begun[name].cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def summed(changes: dict[str, float], measured: MeasuredFisher, edge: int) -> float:

@@ -24,6 +24,7 @@ from laqfi.report.page import render
 from laqfi.report.plots import fisher, formats, looks, model, quality, samples
 from laqfi.report.plots.canvas import png
 from laqfi.report.plots.svg import svg
+from laqfi.report.recipes import recipe_table
 from laqfi.report.sections import CAPTIONS, sections, split
 from laqfi.report.tables import Table
 from laqfi.sampling.params import Described
@@ -150,6 +151,7 @@ def tables_of(run: Run) -> dict[str, Table]:
         "controls": tables.control_table(run.controls),
         "gains": tables.gain_table(run.controls),
         "against_fisher": tables.fisher_table(run.controls),
+        "recipes": recipe_table(run.variants, run.allocations),
         "layers": layer_table(run.fisher),
     }
 

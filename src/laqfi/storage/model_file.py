@@ -14,11 +14,14 @@ from laqfi.base.errors import LaqfiError, first_line
 from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.models import families
+from laqfi.storage.activations import Inputs, RoundedInputs, check_layers
+from laqfi.storage.correction import Corrected, Correction
 from laqfi.storage.formats import FLOATS, Format
 from laqfi.storage.layout import Layout
 from laqfi.storage.modules import buffers, output_axis, store_layers
 
 VERSION = 1  # of the format of model files
+EXTRAS = {"activations": Inputs, "correction": Correction}  # what a file may hold beside the weights, by key
 DTYPES = {dtype: name for name, dtype in FLOATS.items()}
 
 
@@ -39,6 +42,8 @@ class Header(BaseModel):
     diffusion: Diffusion
     image: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=3, max_length=3)]
     formats: dict[str, object] = {}
+    activations: Inputs | None = None
+    correction: Correction | None = None
 
 
 def header(model: families.Settings, diffusion: Diffusion, image: Sequence[int]) -> dict:
@@ -124,6 +129,10 @@ def model_of(
 ) -> tuple[nn.Module, Tensor, dict]:
     """The same from the content of a model file; `path` names it in errors."""
     model, checked = described(metadata, path)
+    extra = extra_shapes(metadata)
+    tables = {name: tensor for name, tensor in tensors.items() if name in extra}
+    files.check_tensors(path, tables, extra)
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in extra}
     layouts = layouts_of(tensors, metadata, model, path)
     if all(layout.format.name == "float32" for layout in layouts.values()):
         state = tensors
@@ -131,7 +140,25 @@ def model_of(
         store_layers(model, layouts)
         state = buffers(layouts, tensors)
     model.load_state_dict(state, assign=True)
+    model = with_tables(model, checked, tables, path)
     return model.to(device).eval(), linear_alphas_cumprod(**checked.diffusion.model_dump()), metadata
+
+
+def extra_shapes(metadata: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Of the tensors of a file that are no weights: tables of ranges and corrections."""
+    found = [kind.model_validate(metadata[key]) for key, kind in EXTRAS.items() if key in metadata]
+    return {name: shape for one in found for name, shape in one.part_shapes().items()}
+
+
+def with_tables(model: nn.Module, checked: Header, tables: dict[str, Tensor], path: Path) -> nn.Module:
+    """The network behind what its file says of rounded inputs and of corrections."""
+    if checked.activations is not None:
+        try:
+            check_layers(checked.activations, model)
+        except LaqfiError as error:
+            raise LaqfiError(f"{path}: {error}") from error
+        model = RoundedInputs(model, checked.activations, tables)
+    return model if checked.correction is None else Corrected(model, checked.correction, tables)
 
 
 def stored_bytes(tensors: dict[str, Tensor], metadata: dict) -> tuple[int, dict[str, int]]:
@@ -141,6 +168,6 @@ def stored_bytes(tensors: dict[str, Tensor], metadata: dict) -> tuple[int, dict[
     counts: Counter[str] = Counter()
     for layout in formats.values():
         counts[layout["name"]] += torch.Size(layout["shape"]).numel()
-    for name in tensors.keys() - parts:
+    for name in tensors.keys() - parts - extra_shapes(metadata).keys():
         counts[str(tensors[name].dtype).removeprefix("torch.")] += tensors[name].numel()
     return sum(t.numel() * t.element_size() for t in tensors.values()), dict(sorted(counts.items()))

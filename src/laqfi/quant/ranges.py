@@ -1,0 +1,46 @@
+"""The ranges of rounded inputs, measured on the calibration set: one for all of its steps, or one for each."""
+
+import torch
+from torch import Tensor, nn
+
+from laqfi.quant.calibration import CalibrationSet, inputs_of, watch
+from laqfi.quant.recipe import Activations
+from laqfi.quant.tdq import fitted_scales
+from laqfi.storage.activations import PARTS, Input, Inputs, affine_grid, levels_of
+
+
+def measured_inputs(
+    network: nn.Module, settings: Activations, found: CalibrationSet
+) -> tuple[Inputs, dict[str, Tensor]]:
+    """What the file says of rounded inputs, and its tables, for a network whose weights are rounded already."""
+    x, t = next(found.batches())
+    layers = inputs_of(network, x[:1], t[:1], settings.bits)
+    every_step = settings.ranges in ("per_step", "tdq")
+    timesteps = {"dynamic": [], "static": [found.timesteps[0]]}.get(settings.ranges, found.timesteps)
+    about = Inputs(ranges=settings.ranges, timesteps=timesteps, layers=layers)
+    if settings.ranges == "dynamic":
+        return about, {}
+    if settings.ranges == "tdq":
+        return about, as_tables(*fitted_scales(network, layers, found))
+    low, high = extremes(network, layers, found)
+    if not every_step:
+        low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
+    levels = torch.tensor([levels_of(one.bits) for one in layers for _ in range(one.quantizers)])
+    grids = [affine_grid(*ends, int(count)) for *ends, count in zip(low, high, levels, strict=True)]
+    return about, as_tables(*(torch.stack(parts) for parts in zip(*grids, strict=True)))
+
+
+def as_tables(scale: Tensor, zero_point: Tensor) -> dict[str, Tensor]:
+    return dict(zip(PARTS, (scale.half().cpu(), zero_point.to(torch.uint8).cpu()), strict=True))
+
+
+def extremes(network: nn.Module, layers: list[Input], found: CalibrationSet) -> tuple[Tensor, Tensor]:
+    """Smallest and largest input of every quantizer at every step of the set: twice [quantizers, steps]."""
+    shape = (sum(one.quantizers for one in layers), len(found.timesteps))
+    low, high = torch.zeros(shape), torch.zeros(shape)
+
+    def see(quantizer: int, column: int, x: Tensor) -> None:
+        low[quantizer, column], high[quantizer, column] = x.amin().cpu(), x.amax().cpu()
+
+    watch(network, layers, found, see)
+    return low, high

@@ -1,0 +1,60 @@
+"""The table of recipes: rounded inputs, learned rounding and corrected noise beside the same without them."""
+
+from collections.abc import Mapping
+
+from laqfi.records import Allocation
+from laqfi.report import noise
+from laqfi.report.cells import difference_cell, ends_cell, median_cell
+from laqfi.report.differences import JudgedVariant
+from laqfi.report.tables import FAMILY, Row, Table
+
+RANGES = {
+    "static": "one range",
+    "per_step": "a range per step",
+    "dynamic": "a range per sample",
+    "tdq": "TDQ's ranges",
+}
+PUBLISHED = {"reconstruct": 20_000, "learn": 5_000}  # iterations of Q-Diffusion, per block
+
+
+def recipe_table(variants: Mapping[str, JudgedVariant], allocations: Mapping[str, Allocation]) -> Table:
+    """One row per variant in the order of params.yaml; no rows where no variant has a recipe."""
+    some = any(one.recipe for one in allocations.values())
+    rows = [row(name, one, allocations[name]) for name, one in variants.items()] if some else []
+    rule = (
+        "Inputs of layers are rounded, and computed with in float32: this says what few bits do to the images, and"
+        " nothing of speed. Weights: bits per weight of the integer tensors, scales included. Learned rounding:"
+        f" AdaRound by block (published: {PUBLISHED['reconstruct']:,} iterations), learned steps of inputs (published:"
+        f" {PUBLISHED['learn']:,}). {FAMILY}"
+    )
+    return Table("Rounded inputs, learned rounding, corrected noise", rows, rule)
+
+
+def row(name: str, one: JudgedVariant, allocation: Allocation) -> Row:
+    bits = allocation.bits_per_weight
+    return {
+        "variant": name,
+        "weights": "" if bits is None else f"{bits.bits:.1f} bits",
+        "inputs": inputs_cell(allocation.recipe),
+        "learned rounding": learned_cell(allocation.recipe),
+        "noise": "PTQD" if allocation.recipe.get("correct") else "",
+        "size": f"{one.measured.bytes / 2**20:.3f} MiB",
+        "noise MSE": f"{noise.mean(one.measured.noise_mse.values()):.1e}",
+        "median PSNR [95 % CI]": median_cell(one.images.fidelity.median),
+        "FID − FP32 [95 % CI]": difference_cell(one.images.difference),
+        "all": ends_cell(one.images.simultaneous),
+        "verdict": one.images.verdict,
+    }
+
+
+def inputs_cell(recipe: Mapping) -> str:
+    found = recipe.get("activations")
+    if not found:
+        return "float32"
+    learned = f", {found['learn']} iterations" if found.get("learn") else ""
+    return f"{found['bits']} bits, {RANGES[found['ranges']]}{learned}"
+
+
+def learned_cell(recipe: Mapping) -> str:
+    found = recipe.get("reconstruct")
+    return f"{found['iterations']} iterations" if found else ""

@@ -1,0 +1,48 @@
+"""Stage: what FP32's own sampling shows a network, for recipes that are fitted to it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laqfi.base import files
+from laqfi.base.device import default_device
+from laqfi.base.random import NoiseStreams, derive_seed
+from laqfi.quant.recipe import Calibration
+from laqfi.sampling import samplers
+from laqfi.sampling.params import Trajectory
+from laqfi.stages import command
+from laqfi.storage.model_file import read_model
+
+
+def calibrate(calibration: Calibration, sample: Trajectory, *, model: Path, out: Path) -> None:
+    """Write x_t, float32 [steps, images, C, H, W], at evenly spaced steps of the sampler, and their timesteps.
+
+    The noise is other than that of the images that variants are judged by.
+    """
+    network, alphas_cumprod, metadata = read_model(model, default_device())
+    shape = tuple(metadata["image"])
+    streams = NoiseStreams(derive_seed("calibration", calibration.seed), range(calibration.images), shape)
+    kept = {int(step) for step in np.linspace(0, sample.steps - 1, calibration.steps).round()}
+    seen: list[tuple[int, np.ndarray]] = []
+    calls = iter(range(sample.steps))
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        if next(calls) in kept:
+            seen.append((int(t[0]), x.cpu().numpy()))
+        return network(x, t)
+
+    samplers.sample(
+        watched,
+        lambda: torch.from_numpy(streams.draw()).to(default_device()),
+        alphas_cumprod,
+        **sample.model_dump(),
+        progress="calibrate",
+    )
+    timesteps, x = zip(*seen, strict=True)
+    files.write_arrays(out, x=np.stack(x), timesteps=np.array(timesteps))
+
+
+if __name__ == "__main__":
+    command.run(calibrate)
