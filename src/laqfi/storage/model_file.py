@@ -15,6 +15,7 @@ from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.models import families
 from laqfi.storage.formats import FLOATS, Format
+from laqfi.storage.kinds import full_name
 from laqfi.storage.layout import Layout
 from laqfi.storage.modules import buffers, output_axis, store_layers
 
@@ -25,7 +26,7 @@ DTYPES = {dtype: name for name, dtype in FLOATS.items()}
 def output_axes(model: nn.Module) -> dict[str, int]:
     """Axis of the output channels of every parameter."""
     return {
-        f"{path}.{name}": output_axis(module) if name == "weight" else 0
+        full_name(path, name): output_axis(module) if name == "weight" else 0
         for path, module in model.named_modules()
         for name, _ in module.named_parameters(recurse=False)
     }
