@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laqfi.sensitivity.layers import LAYERS, NORMS, Watch, called_once, channels_first, is_plain, patches
+from laqfi.storage.kinds import full_name
 
 AT_ONCE = 1 << 22  # numbers of a weight's gradients that are held at a time
 
@@ -61,10 +62,6 @@ class SampleGradients:
             )
             for name, gradient in zip(self.alone, gradients, strict=True):
                 found(name, sample, gradient[None])
-
-
-def full_name(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 def shared(model: nn.Module) -> list[list[str]]:
