@@ -61,7 +61,7 @@ def quantize_model(
         decide = bind(policy, options)
     except ValidationError as error:
         raise LaqfiError(first_line(error, policy)) from error
-    check_rounding(tensors, options)
+    check_options(tensors, options)
     return store_all(tensors, decide(tensors))
 
 
@@ -95,8 +95,10 @@ def check_measured(
                 raise LaqfiError(f"compensations: {name} {error}") from error
 
 
-def check_rounding(tensors: list[Evidence], options: Mapping) -> None:
-    """Raises LaqfiError for the rounding "gptq" where a layer that it rounds has no curvature."""
+def check_options(tensors: list[Evidence], options: Mapping) -> None:
+    """Raises LaqfiError for options that need what was not measured: a sampler, or a curvature to round by."""
+    if (weighting := options.get("weighting", "uniform")) != "uniform":
+        raise LaqfiError(f"weighting: found {weighting!r}, allowed is 'uniform' for one number per weight")
     kept = options.get("keep") or ()
     for t in tensors if options.get("rounding") == "gptq" else ():
         if t.is_matrix and t.name not in kept and not t.uncompensated and t.compensation is None:

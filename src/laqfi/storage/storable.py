@@ -44,13 +44,15 @@ def check_kind(name: str, module: nn.Module) -> None:
 
 
 def check_parameters(model: nn.Module) -> None:
-    """Raises LaqfiError if there are none, and for one that holds no real numbers or nothing at all."""
+    """Raises LaqfiError if there are none, and for one that holds no real numbers or none at all."""
     parameters = dict(model.named_parameters())
     if not parameters:
         raise LaqfiError("the model holds no parameters, allowed is a model with weights")
     for name, parameter in parameters.items():
         if not parameter.is_floating_point():
             raise LaqfiError(f"{name}: is {parameter.dtype}, allowed are floating-point numbers")
+        if parameter.is_meta:
+            raise LaqfiError(f"{name}: is on the device meta, allowed is one that holds values")
         if not parameter.numel():
             raise LaqfiError(f"{name}: holds no values")
 
