@@ -38,11 +38,27 @@ def quantize_model(
     one that goes by the groups of a model's family, which a network of one's own does not have, and for options that do
     not fit.
     """
+    tensors = evidence_of(model, fisher, compensations or {}, one_size)
+    try:
+        decide = bind(policy, options)
+    except ValidationError as error:
+        raise LaqfiError(first_line(error, policy)) from error
+    check_options(tensors, options)
+    return store_all(tensors, decide(tensors))
+
+
+def evidence_of(
+    model: nn.Module,
+    fisher: Mapping[str, Tensor],
+    compensations: Mapping[str, Compensation | None],
+    one_size: bool,
+) -> list[Evidence]:
+    """Every parameter of the model with what was measured of it; arguments and errors as of `quantize_model`."""
     check_storable(model)
-    axes, parameters, compensations = output_axes(model), dict(model.named_parameters()), compensations or {}
+    axes, parameters = output_axes(model), dict(model.named_parameters())
     check_measured(parameters, axes, fisher, compensations)
     kinds = dict.fromkeys(norm_parameters(model), "floats") | dict.fromkeys(bare_parameters(model), "float32")
-    tensors = [
+    return [
         Evidence(
             name,
             None,
@@ -57,12 +73,6 @@ def quantize_model(
         )
         for name, parameter in parameters.items()
     ]
-    try:
-        decide = bind(policy, options)
-    except ValidationError as error:
-        raise LaqfiError(first_line(error, policy)) from error
-    check_options(tensors, options)
-    return store_all(tensors, decide(tensors))
 
 
 def known(compensations: Mapping[str, Compensation | None], name: str) -> Callable[[], Compensation] | None:
@@ -128,5 +138,5 @@ def load_model(model: nn.Module, path: Path) -> None:
     nominal = torch.empty(0, dtype=first.dtype, device=first.device)
     load_stored(model, layouts, tensors)
     # Who asks a model for its dtype looks at its first tensor: not at a scale in float16, but at this one of no bytes.
-    model._buffers = {"nominal": nominal} | model._buffers
-    model._non_persistent_buffers_set.add("nominal")
+    model._buffers = {"_nominal": nominal} | model._buffers
+    model._non_persistent_buffers_set.add("_nominal")

@@ -347,3 +347,17 @@ def test_a_curvature_of_no_matrix_of_the_model_is_refused(name):
     measured = dict(curvature_of(model))
     with pytest.raises(LaqfiError, match=rf"^compensations: {name} is no weight matrix of the model"):
         quantize_model(model, fisher_of(model), "bits", GPTQ, measured | {name: measured["layers.0.weight"]})
+
+
+@torch.no_grad()
+def test_a_model_measured_on_single_pixels_runs_on_whole_images():
+    """There every kernel position but the middle one only met padding."""
+    torch.manual_seed(0)
+    model, pixels = Chain(nn.Conv2d(2, 2, 3, padding=1)), torch.rand(4, 2, 1, 1) * 2 - 1
+    stored = quantize_model(model, fisher_of(model, pixels), "bits", {"format": "int8"})
+    made = copy.deepcopy(model)
+    for name, parameter in made.named_parameters():
+        parameter.add_(stored[name].delta)
+    assert (made(IMAGES, None) - model(IMAGES, None)).abs().max() < 0.01
+    small = quantize_model(model, fisher_of(model, pixels), "bits", {"format": "int8"}, one_size=True)
+    assert small["layers.0.weight"].layout.taps == (4,)
