@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -11,10 +12,11 @@ from laqfi.base.errors import LaqfiError, first_line
 from laqfi.quant.apply import as_file, store_all
 from laqfi.quant.evidence import Evidence
 from laqfi.quant.policies.every import bind
-from laqfi.quant.rounding import Stored
+from laqfi.quant.rounding import Stored, check_size
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.storage.model_file import VERSION, check_version, layouts_of, output_axes
-from laqfi.storage.modules import buffers, store_layers
+from laqfi.storage.modules import load_stored
+from laqfi.storage.storable import bare_parameters, check_storable, norm_parameters
 
 
 def quantize_model(
@@ -22,17 +24,41 @@ def quantize_model(
     fisher: Mapping[str, Tensor],
     policy: str,
     options: Mapping,
-    compensations: Mapping[str, Compensation] | None = None,
+    compensations: Mapping[str, Compensation | None] | None = None,
+    *,
+    one_size: bool = False,
 ) -> dict[str, Stored]:
     """Every parameter of `model` in the format that `policy` gives it with `options`, the keys of a params.yaml block.
 
     `fisher` holds one number per weight by parameter name, as `FisherMaps.per_weight` does; `compensations` are those
-    of `laqfi.sensitivity.curvature`, by which the rounding "gptq" works. Raises LaqfiError for an unknown policy, for
+    of `laqfi.sensitivity.curvature`, by which the rounding "gptq" works; where one is None, the layer is rounded to
+    nearest. Parameters outside of layers stay in float32. `one_size`: the model will only run on images of the size it
+    was measured at, so kernel positions that only met padding there are not stored. Raises LaqfiError, before anything
+    is rounded, for a model that cannot be stored, for numbers that are not of this model, for an unknown policy, for
     one that goes by the groups of a model's family, which a network of one's own does not have, and for options that do
     not fit.
     """
-    axes = output_axes(model)
-    tensors = [
+    tensors = evidence_of(model, fisher, compensations or {}, one_size)
+    try:
+        decide = bind(policy, options)
+    except ValidationError as error:
+        raise LaqfiError(first_line(error, policy)) from error
+    check_options(tensors, options)
+    return store_all(tensors, decide(tensors))
+
+
+def evidence_of(
+    model: nn.Module,
+    fisher: Mapping[str, Tensor],
+    compensations: Mapping[str, Compensation | None],
+    one_size: bool,
+) -> list[Evidence]:
+    """Every parameter of the model with what was measured of it; arguments and errors as of `quantize_model`."""
+    check_storable(model)
+    axes, parameters = output_axes(model), dict(model.named_parameters())
+    check_measured(parameters, axes, fisher, compensations)
+    kinds = dict.fromkeys(norm_parameters(model), "floats") | dict.fromkeys(bare_parameters(model), "float32")
+    return [
         Evidence(
             name,
             None,
@@ -41,17 +67,55 @@ def quantize_model(
             axes[name],
             fisher[name].to(parameter.device),
             compensation=known(compensations, name),
+            formats=kinds.get(name, "any"),
+            uncompensated=name in compensations and compensations[name] is None,
+            whole=not one_size,
         )
-        for name, parameter in model.named_parameters()
+        for name, parameter in parameters.items()
     ]
-    try:
-        return store_all(tensors, bind(policy, options)(tensors))
-    except ValidationError as error:
-        raise LaqfiError(first_line(error, policy)) from error
 
 
-def known(compensations: Mapping[str, Compensation] | None, name: str) -> Callable[[], Compensation] | None:
-    return (lambda: compensations[name]) if compensations and name in compensations else None
+def known(compensations: Mapping[str, Compensation | None], name: str) -> Callable[[], Compensation] | None:
+    found = compensations.get(name)
+    return None if found is None else lambda: found
+
+
+def check_measured(
+    parameters: Mapping[str, Tensor],
+    axes: Mapping[str, int],
+    fisher: Mapping[str, Tensor],
+    compensations: Mapping[str, Compensation | None],
+) -> None:
+    """Raises LaqfiError, with the name, for what was not measured of these parameters."""
+    for name, parameter in parameters.items():
+        if name not in fisher:
+            raise LaqfiError(f"fisher: holds no {name}, allowed is one tensor for each parameter of the model")
+        shape = tuple(fisher[name].shape)
+        if shape != tuple(parameter.shape):
+            raise LaqfiError(f"fisher: {name} is {shape}, allowed is {tuple(parameter.shape)}")
+        if not (fisher[name] >= 0).all() or not fisher[name].isfinite().all():
+            raise LaqfiError(f"fisher: {name} holds values that are negative or not finite, allowed are squares")
+    for name, one in compensations.items():
+        if name not in parameters or parameters[name].dim() < 2:
+            raise LaqfiError(f"compensations: {name} is no weight matrix of the model")
+        if one is not None:
+            try:
+                check_size(one, parameters[name].numel() // parameters[name].shape[axes[name]])
+            except LaqfiError as error:
+                raise LaqfiError(f"compensations: {name} {error}") from error
+
+
+def check_options(tensors: list[Evidence], options: Mapping) -> None:
+    """Raises LaqfiError for options that need what was not measured: a sampler, or a curvature to round by."""
+    if (weighting := options.get("weighting", "uniform")) != "uniform":
+        raise LaqfiError(f"weighting: found {weighting!r}, allowed is 'uniform' for one number per weight")
+    kept = options.get("keep") or ()
+    for t in tensors if options.get("rounding") == "gptq" else ():
+        if t.is_matrix and t.name not in kept and not t.uncompensated and t.compensation is None:
+            raise LaqfiError(
+                f"{t.name} has no curvature, by which the rounding gptq works; "
+                "allowed is its compensation, or None for it, which rounds it to nearest"
+            )
 
 
 def save_model(path: Path, stored: dict[str, Stored]) -> None:
@@ -60,14 +124,19 @@ def save_model(path: Path, stored: dict[str, Stored]) -> None:
 
 
 def load_model(model: nn.Module, path: Path) -> None:
-    """Put the packed tensors of the file into `model`, in place; its buffers stay.
+    """Put the packed tensors of the file into `model`, in place; its buffers stay, and so do its devices.
 
-    Raises LaqfiError if the file is damaged or of another network, TypeError for a layer that cannot be stored.
+    Its layers hold no other weights then; a layer's `weight` tells dtype, shape and device of what it stands for. The
+    model has no parameters but those outside of layers. Raises LaqfiError, and leaves the model as it is, if that
+    cannot be stored, or if the file is damaged or of another network.
     """
+    check_storable(model)
     tensors, metadata = files.read_tensors(path)
     check_version(metadata, path)
     layouts = layouts_of(tensors, metadata, model, path)
-    device = next(model.parameters()).device
-    store_layers(model, layouts)
-    model.load_state_dict(model.state_dict() | buffers(layouts, tensors), assign=True)
-    model.to(device)
+    first = next(model.parameters())
+    nominal = torch.empty(0, dtype=first.dtype, device=first.device)
+    load_stored(model, layouts, tensors)
+    # Who asks a model for its dtype looks at its first tensor: not at a scale in float16, but at this one of no bytes.
+    model._buffers = {"_nominal": nominal} | model._buffers
+    model._non_persistent_buffers_set.add("_nominal")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from laqfi.base.errors import LaqfiError
 from laqfi.base.random import generator
 from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
 from laqfi.quant import gptq
@@ -185,6 +186,13 @@ def test_gptq_leaves_out_the_taps_that_are_not_stored():
     kept = restored.flatten(2)[:, :, [0, 4, 5]]
     assert restored.flatten(2).count_nonzero() <= kept.numel()
     assert (kept - weight.flatten(2)[:, :, [0, 4, 5]]).abs().max() < 1
+
+
+@pytest.mark.parametrize("columns", [1, 9, 26, 28])
+def test_gptq_refuses_a_curvature_of_another_layer(columns):
+    layout = Layout(Format("int4"), (4, 3, 3, 3), 0, (0, 4, 5))
+    with pytest.raises(LaqfiError, match=rf"^has a curvature of {columns} columns .*, allowed are 27$"):
+        quantize(torch.randn(4, 3, 3, 3), layout, "mse", None, torch.eye(columns))
 
 
 def test_water_filling_of_equal_variances_is_the_rate_of_a_gaussian():

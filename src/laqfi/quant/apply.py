@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from laqfi.base.errors import LaqfiError
 from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
 from laqfi.quant.rounding import Stored
@@ -11,7 +12,14 @@ UNCHANGED = Choice(Format("float32"))
 
 
 def store_all(tensors: list[Evidence], choices: Choices) -> dict[str, Stored]:
-    """Every tensor as chosen; those not named stay in float32. Raises LaqfiError for weights that cannot be stored."""
+    """Every tensor as chosen; those not named stay in float32.
+
+    Raises LaqfiError for weights that cannot be stored, and, before any is rounded, where GPTQ has no curvature.
+    """
+    for t in tensors:
+        one = choices.get(t.name, UNCHANGED)
+        if one.rounding == "gptq" and t.is_compensated(one.format) and t.compensation is None:
+            raise LaqfiError(f"{t.name} has no curvature, by which the rounding gptq works")
     found = {}
     for t in tensors:
         one = choices.get(t.name, UNCHANGED)

@@ -1,8 +1,9 @@
 """A tensor of the model with what was measured of it: what policies decide by, and rounding works with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from laqfi.base.errors import LaqfiError
 from laqfi.quant.grid import Search
 from laqfi.quant.rounding import Stored, store
 from laqfi.sensitivity.compensation import Compensation
-from laqfi.storage.formats import Format
+from laqfi.storage.formats import WHOLE_CHANNEL, Format
 from laqfi.storage.layout import Layout
 
 
@@ -23,6 +24,9 @@ class Evidence:
     of those at one timestep (eq. 2). `axis` is that of the output channels. `fisher` (of the weight's shape) is the
     mean over all timesteps; `counts` says, for each timestep weighting, how many times that it is, Σ_t w_t F_t for the
     whole tensor. `compensation` reads what `laqfi.sensitivity.compensation` made of it, None where there is none.
+
+    What a policy wants is limited by three more. `formats`: "any", "floats" (norms), or "float32" alone.
+    `uncompensated` tensors are rounded to nearest. `whole` ones keep the kernel positions without Fisher information.
     """
 
     name: str
@@ -33,17 +37,31 @@ class Evidence:
     fisher: Tensor | None = None
     counts: Mapping[str, float] = field(default_factory=lambda: {"uniform": 1.0})
     compensation: Callable[[], Compensation] | None = None
+    formats: Literal["any", "floats", "float32"] = "any"
+    uncompensated: bool = False
+    whole: bool = False
     kept: dict[tuple, Stored] = field(default_factory=dict, repr=False)
     costs: dict[tuple, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @property
     def is_matrix(self) -> bool:
         """Weights of convolutions and linear layers, not biases and norms."""
-        return self.weight.dim() >= 2
+        return self.weight.dim() >= 2 and self.formats == "any"
 
     def layout(self, format: Format) -> Layout:
-        """Integer formats leave out the kernel positions without Fisher information: they only ever meet padding."""
-        return Layout(format, tuple(self.weight.shape), self.axis, None if format.is_float else self.live_taps)
+        """Integer formats leave out the kernel positions without Fisher information: they only ever meet padding.
+
+        Groups as wide as a channel, or wider, which would have to be filled up, are the whole channel.
+        """
+        shape = tuple(self.weight.shape)
+        if self.formats == "float32":
+            return Layout(Format("float32"), shape, self.axis)
+        if format.is_float:
+            return Layout(format, shape, self.axis)
+        layout = Layout(format, shape, self.axis, None if self.whole else self.live_taps)
+        if format.group_size < layout.columns:
+            return layout
+        return replace(layout, format=replace(format, group_size=WHOLE_CHANNEL))
 
     @cached_property
     def live_taps(self) -> tuple[int, ...] | None:
@@ -59,10 +77,14 @@ class Evidence:
         Tensors other than matrices have no curvature and are rounded to nearest. Raises LaqfiError, with the tensor's
         name, for weights that cannot be stored so.
         """
-        key = (format, search, rounding if self.is_matrix and not format.is_float else "nearest")
+        key = (format, search, rounding if self.is_compensated(format) else "nearest")
         if key not in self.kept:
             self.kept[key] = self.store(*key)
         return self.kept[key]
+
+    def is_compensated(self, format: Format) -> bool:
+        """Whether a rounding other than to nearest is of use in this format."""
+        return self.is_matrix and not format.is_float and not self.uncompensated
 
     def errors(self, format: Format, search: Search = "mse") -> tuple[float, float]:
         """Σ_j F_j δ_j² and Σ_j δ_j² of the tensor in a format, rounded to nearest. Raises LaqfiError as `stored`."""

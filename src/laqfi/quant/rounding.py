@@ -25,13 +25,26 @@ def nearest(weight: Tensor, layout: Layout, grid: Codes, compensation: Compensat
 
 @ROUNDINGS
 def gptq(weight: Tensor, layout: Layout, grid: Codes, compensation: Compensation | None) -> Codes:
-    """Codes whose errors make up for each other (`laqfi.quant.gptq`). Raises LaqfiError without a curvature."""
+    """Codes whose errors make up for each other (`laqfi.quant.gptq`).
+
+    Raises LaqfiError without a curvature, or with one of another layer.
+    """
     if compensation is None:
         raise LaqfiError("has no curvature, by which the rounding gptq works")
+    check_size(compensation, weight.numel() // layout.rows)
     scale, zero_point = layout.ungrouped(grid.scale), layout.ungrouped(grid.zero_point)
     order, feedback = compensation.unpacked(layout.stored_columns(), weight.device)
     codes = gptq_codes(layout.matrix(weight), order, feedback, scale, zero_point, layout.format.levels)
     return Codes(layout.grouped(codes), grid.scale, grid.zero_point)
+
+
+def check_size(compensation: Compensation, columns: int) -> None:
+    """Raises LaqfiError for a compensation that is not of so many columns, the weights of one output channel."""
+    sizes = {key: len(getattr(compensation, key.split("/")[0])) for key in Compensation.shapes("", columns)}
+    for key, (_, (wanted,)) in Compensation.shapes("", columns).items():
+        if sizes[key] != wanted:
+            found = len(compensation.order)
+            raise LaqfiError(f"has a curvature of {found} columns ({key[:-1]}: {sizes[key]}), allowed are {columns}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,16 +5,21 @@ where x is the layer's input patch at a position and g² the mean over output ch
 output by y there (GuidedQuant, Kim et al. 2025; with g² = 1 this is the matrix of GPTQ, Frantar et al. 2023).
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from laqfi.base.errors import LaqfiError
+from laqfi.sensitivity import params as settings
 from laqfi.sensitivity.compensation import Compensation, ascending
+from laqfi.sensitivity.inputs import check_inputs, checked, measuring
 from laqfi.sensitivity.layers import LAYERS, Watch, channels_first, is_plain, patches
 from laqfi.sensitivity.noised import noised_chunks
+from laqfi.storage.kinds import full_name
 
 BLOCK = 1024  # rows of H that are summed with one product
 ROOM = 128 << 20  # bytes of H of a small model: one pass over the images does for all of its layers
@@ -51,9 +56,10 @@ def columns_of(module: nn.Module) -> int:
 
 
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
-    """Every convolution and linear layer that `patches` knows, by the name of its weight."""
-    layers = {path: m for path, m in model.named_modules() if isinstance(m, LAYERS) and is_plain(m)}
-    return {f"{path}.weight" if path else "weight": module for path, module in layers.items()}
+    """Every convolution and linear layer that `patches` knows, by the name of its weight, which no other module has."""
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    layers = {path: m for path, m in model.named_modules() if type(m) in LAYERS and is_plain(m)}
+    return {full_name(path, "weight"): m for path, m in layers.items() if owners[id(m.weight)] == 1}
 
 
 def passes(layers: dict[str, nn.Module], room: int) -> Iterator[dict[str, nn.Module]]:
@@ -105,15 +111,24 @@ def compensations(
     """What `curvatures` tell of every layer, in the order of the model, by the name of its weight.
 
     However large the model, the matrices of only so many layers are summed at a time as have room in its own memory,
-    each time with another pass over the images. Raises LaqfiError, with the name, for a matrix that is not
-    finite or not positive semi-definite.
+    each time with another pass over the images. The model is left as it was. Raises LaqfiError, before anything is
+    measured, for what `check_inputs` and the block `curvature` of params.yaml do not allow; and, with the name, for a
+    matrix that is not finite or not positive semi-definite.
     """
-    settings = {"timesteps": timesteps, "chunk": chunk, "seed": seed}
+    given = checked(settings.Curvature, timesteps=list(timesteps), images=max(1, len(images)), chunk=chunk, seed=seed)
+    images = check_inputs(model, images, alphas_cumprod, given)
+    return compensated(model, images, alphas_cumprod, timesteps=timesteps, chunk=chunk, seed=seed)
+
+
+def compensated(
+    model: nn.Module, images: Tensor, alphas_cumprod: Tensor, **how: Any
+) -> Iterator[tuple[str, Compensation]]:
     room = max(ROOM, sum(p.numel() * p.element_size() for p in model.parameters()))
     for some in passes(layers_of(model), room):
-        sums = curvatures(model, some, images, alphas_cumprod, **settings)
+        with measuring(model):
+            sums = curvatures(model, some, images, alphas_cumprod, **how)
         for name in some:
             try:
-                yield name, Compensation.of_ordered(*sums.pop(name).ordered(len(images) * len(timesteps)))
+                yield name, Compensation.of_ordered(*sums.pop(name).ordered(len(images) * len(how["timesteps"])))
             except LaqfiError as error:
                 raise LaqfiError(f"{name} {error}") from error

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from laqfi.sensitivity.gradients import Found, SampleGradients
+from laqfi.sensitivity.inputs import check_inputs, checked, measuring
 from laqfi.sensitivity.noised import noised_chunks
+from laqfi.sensitivity.params import Fisher
 
 KINDS = ("empirical", "gauss_newton")
 
@@ -83,7 +85,7 @@ class Sums:
         def add(name: str, part: slice, gradients: Tensor) -> None:
             squares = gradients.square()
             images = slice(first + part.start, first + part.stop)
-            rows[name][column, images] = squares.flatten(1).mean(1).double().cpu()
+            rows[name][column, images] = squares.reshape(len(squares), -1).mean(1).double().cpu()
             if kind == "gauss_newton":
                 self.per_weight[name].add_(squares.sum(0), alpha=share)
 
@@ -105,16 +107,28 @@ def fisher_maps(
     chunk: int,
     seed: int,
 ) -> FisherMaps:
-    """Fisher information of `model` (in eval mode, called as model(x, t)) on images [N, C, H, W].
+    """Fisher information of `model` (called as model(x, t), in eval mode) on images [N, C, H, W] in [-1, 1].
 
-    Both kinds see the same x_t. The result does not depend on `chunk`, the number of samples at a time, but for the
-    order of float32 sums; `bins` are the last timesteps of bins that cover the diffusion. Beside the activations this
-    takes twice the model's memory. Raises LaqfiError for a model that overwrites what its layers got.
+    alphas_cumprod [T + 1] begins with timestep 0. Both kinds see the same x_t. The result does not depend on `chunk`,
+    the number of samples at a time, but for the order of float32 sums; `bins` are the last timesteps of bins that cover
+    the diffusion. Beside the activations this takes twice the model's memory. The model is left as it was. Raises
+    LaqfiError, before anything is measured, for what `check_inputs` and the block `fisher` of params.yaml do not allow,
+    and for a model that overwrites what its layers got.
     """
+    settings = checked(
+        Fisher, timesteps=list(timesteps), bins=list(bins), images=max(2, len(images)), chunk=chunk, seed=seed
+    )
+    images = check_inputs(model, images, alphas_cumprod, settings)
+    with measuring(model):
+        return summed(model, images, alphas_cumprod, settings)
+
+
+def summed(model: nn.Module, images: Tensor, alphas_cumprod: Tensor, settings: Fisher) -> FisherMaps:
     alphas_cumprod = alphas_cumprod.to(next(model.parameters()).device)
-    sums, gradients = Sums(model, timesteps, bins, len(images)), None
-    for column, timestep in enumerate(tqdm(timesteps, "fisher", unit="timestep")):
-        for seen in noised_chunks("fisher", images, timestep, alphas_cumprod, chunk=chunk, seed=seed):
+    sums, gradients = Sums(model, settings.timesteps, settings.bins, len(images)), None
+    for column, timestep in enumerate(tqdm(settings.timesteps, "fisher", unit="timestep")):
+        how = {"chunk": settings.chunk, "seed": settings.seed}
+        for seen in noised_chunks("fisher", images, timestep, alphas_cumprod, **how):
             gradients = gradients or SampleGradients(model, seen.x[:1], seen.t[:1])
             first = int(seen.part[0])
             losses = [

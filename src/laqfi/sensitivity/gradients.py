@@ -5,6 +5,7 @@ at a time, and few samples of it at a time, this takes no more memory than a bat
 al. 2019, and of Goodfellow 2015 for the norms alone).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laqfi.sensitivity.layers import LAYERS, NORMS, Watch, called_once, channels_first, is_plain, patches
+from laqfi.storage.kinds import full_name
 
 AT_ONCE = 1 << 22  # numbers of a weight's gradients that are held at a time
 
@@ -22,8 +24,9 @@ Loss = Callable[[Tensor, slice], Tensor]  # of the predicted noise of some sampl
 class SampleGradients:
     """Tells the derivative of each sample's loss by every parameter of `model`.
 
-    Parameters of convolutions, linear layers and norms that a sample passes once are measured with a whole batch; all
-    others, which only a call of the model for that sample alone can tell apart, one sample after the other.
+    Parameters of convolutions, linear layers and norms that a sample passes once, and that nothing else reads, are
+    measured with a whole batch; all others, which only a call of the model for that sample alone can tell apart, one
+    sample after the other.
     """
 
     def __init__(self, model: nn.Module, x: Tensor, t: Tensor):
@@ -34,7 +37,7 @@ class SampleGradients:
         in_layers = {
             full_name(path, name) for path, module in self.layers.items() for name, _ in module.named_parameters()
         }
-        self.together = in_layers - {name for names in shared(model) for name in names}
+        self.together = in_layers - {name for names in shared(model) for name in names} - read_often(model, x, t)
         self.alone = {name: p for name, p in model.named_parameters() if name not in self.together}
 
     def measure(self, x: Tensor, t: Tensor, losses: list[tuple[Loss, Found]]) -> None:
@@ -63,16 +66,25 @@ class SampleGradients:
                 found(name, sample, gradient[None])
 
 
-def full_name(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
 def shared(model: nn.Module) -> list[list[str]]:
     """All names of every parameter that several modules share."""
     found: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         found.setdefault(id(parameter), []).append(name)
     return [names for names in found.values() if len(names) > 1]
+
+
+def read_often(model: nn.Module, x: Tensor, t: Tensor) -> set[str]:
+    """Names of the parameters that several operations of a call read: a layer, and who uses its weight besides."""
+    with torch.enable_grad():
+        left, reads = [model(x, t).grad_fn], Counter()
+    while left:
+        for node, _ in getattr(left.pop(), "next_functions", ()):
+            reads[node] += 1
+            if reads[node] == 1:
+                left.append(node)
+    often = {id(node.variable) for node, count in reads.items() if count > 1 and hasattr(node, "variable")}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in often}
 
 
 def gradients_of(module: nn.Module, x: Tensor, gradient: Tensor) -> Iterator[tuple[str, slice, Tensor]]:

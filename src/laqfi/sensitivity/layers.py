@@ -17,14 +17,13 @@ Seen = Callable[[str, nn.Module, Tensor, Tensor], None]
 
 def is_plain(module: nn.Module) -> bool:
     """Whether `patches` and `channels_first` know all that the layer does."""
+    if type(module) not in (*LAYERS, *NORMS) or module._forward_hooks:
+        return False
     if isinstance(module, nn.LayerNorm):
         return len(module.normalized_shape) == 1
-    return not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) or (
-        module.groups == 1
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-        and (isinstance(module, nn.Conv2d) or is_square(module))
-    )
+    if isinstance(module, nn.ConvTranspose2d):
+        return module.groups == 1 and is_square(module)
+    return not isinstance(module, nn.Conv2d) or module.groups == 1
 
 
 def is_square(module: nn.ConvTranspose2d) -> bool:
@@ -38,7 +37,11 @@ def patches(module: nn.Module, x: Tensor) -> Tensor:
     if isinstance(module, nn.Linear):
         return x.flatten(1, -2).transpose(1, 2) if x.dim() > 2 else x[:, :, None]
     if isinstance(module, nn.Conv2d):
-        return F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)
+        padding = module.padding
+        if module.padding_mode != "zeros" or isinstance(padding, str):
+            mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+            x, padding = F.pad(x, module._reversed_padding_repeated_twice, mode), 0
+        return F.unfold(x, module.kernel_size, module.dilation, padding, module.stride)
     # A transposed convolution is a convolution of the input, spread out by the stride, with the kernel turned around.
     (rows, columns), (stride, _), (kernel, _) = x.shape[2:], module.stride, module.kernel_size
     spread = x.new_zeros(*x.shape[:2], (rows - 1) * stride + 1, (columns - 1) * stride + 1)
@@ -69,7 +72,9 @@ class Watch:
         self.learning = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in self.learning:
             parameter.requires_grad_(False)
-        self.hooks = [module.register_forward_hook(self.hook(name)) for name, module in self.modules.items()]
+        self.hooks = [
+            module.register_forward_hook(self.hook(name), with_kwargs=True) for name, module in self.modules.items()
+        ]
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for hook in self.hooks:
@@ -78,8 +83,9 @@ class Watch:
             parameter.requires_grad_(True)
 
     def hook(self, name: str) -> Callable:
-        def watch(module: nn.Module, arguments: tuple[Tensor], output: Tensor) -> Tensor:
-            x = arguments[0].detach()
+        def watch(module: nn.Module, arguments: tuple, more: dict, output: Tensor) -> Tensor:
+            (given,) = only_input(name, arguments, more)
+            x = given.detach()
             version = x._version
             if not output.requires_grad:  # nothing before this module does
                 output = output.detach().requires_grad_(True).clone()
@@ -97,8 +103,16 @@ class Watch:
         return watch
 
 
+def only_input(name: str, arguments: tuple, more: dict) -> list[Tensor]:
+    """What a module was called with. Raises LaqfiError if that is more than its input."""
+    found = [*arguments, *more.values()]
+    if len(found) > 1:
+        raise LaqfiError(f"{name}: is called with {len(found)} arguments, allowed is its input alone")
+    return found
+
+
 def called_once(model: nn.Module, kinds: tuple[type, ...], x: Tensor, t: Tensor) -> dict[str, nn.Module]:
-    """The modules of these kinds that a call of the model calls once, with each sample in a row of its own.
+    """The modules of these kinds that a call of the model calls once, with each sample in a row of its own, no more.
 
     x [1, C, H, W] and t [1] are put into the model two and three times over.
     """
@@ -106,9 +120,12 @@ def called_once(model: nn.Module, kinds: tuple[type, ...], x: Tensor, t: Tensor)
     rows: dict[str, list[int]] = {name: [] for name in modules}
 
     def remember(name: str) -> Callable:
-        return lambda module, arguments, output: rows[name].append(output.shape[0])
+        def note(module: nn.Module, arguments: tuple, more: dict, output: Tensor) -> None:
+            rows[name].append(output.shape[0] if len(arguments) + len(more) == 1 else -1)
 
-    hooks = [module.register_forward_hook(remember(name)) for name, module in modules.items()]
+        return note
+
+    hooks = [module.register_forward_hook(remember(name), with_kwargs=True) for name, module in modules.items()]
     try:
         with torch.no_grad():
             for samples in (2, 3):

@@ -17,6 +17,7 @@ from laqfi.models import families
 from laqfi.storage.activations import Inputs, RoundedInputs, check_layers
 from laqfi.storage.correction import Corrected, Correction
 from laqfi.storage.formats import FLOATS, Format
+from laqfi.storage.kinds import full_name
 from laqfi.storage.layout import Layout
 from laqfi.storage.modules import buffers, output_axis, store_layers
 
@@ -28,7 +29,7 @@ DTYPES = {dtype: name for name, dtype in FLOATS.items()}
 def output_axes(model: nn.Module) -> dict[str, int]:
     """Axis of the output channels of every parameter."""
     return {
-        f"{path}.{name}": output_axis(module) if name == "weight" else 0
+        full_name(path, name): output_axis(module) if name == "weight" else 0
         for path, module in model.named_modules()
         for name, _ in module.named_parameters(recurse=False)
     }

@@ -1,43 +1,65 @@
 """Layers that keep their tensors as stored and restore the weight inside forward, one layer at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
+from laqfi.storage.kinds import CALLS, TRANSPOSED
 from laqfi.storage.layout import Layout
-
-Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
-
-CALLS: dict[type[nn.Module], Call] = {
-    nn.Conv2d: lambda m, x, weight, bias: F.conv2d(x, weight, bias, m.stride, m.padding, m.dilation, m.groups),
-    nn.ConvTranspose2d: lambda m, x, weight, bias: F.conv_transpose2d(
-        x, weight, bias, m.stride, m.padding, m.output_padding, m.groups, m.dilation
-    ),
-    nn.Linear: lambda m, x, weight, bias: F.linear(x, weight, bias),
-    nn.GroupNorm: lambda m, x, weight, bias: F.group_norm(x, m.num_groups, weight, bias, m.eps),
-}
 
 
 def output_axis(module: nn.Module) -> int:
     """Axis of the output channels in the module's weight."""
-    return 1 if isinstance(module, nn.ConvTranspose2d) else 0
+    return 1 if isinstance(module, tuple(TRANSPOSED)) else 0
 
 
 class StoredTensor(nn.Module):
-    """The parts of one stored tensor as buffers; calling it gives the weight."""
+    """The parts of one stored tensor as buffers; calling it gives the weight.
 
-    def __init__(self, layout: Layout):
+    It stands where a layer's parameter stood: `dtype`, `shape` and `device` are those of the weight that it stands for,
+    and a function of PyTorch that is given it gets that weight.
+    """
+
+    def __init__(self, layout: Layout, dtype: torch.dtype = torch.float32, device: torch.device | None = None):
         super().__init__()
-        self.layout = layout
-        for part, (dtype, shape) in layout.part_shapes().items():
-            self.register_buffer(buffer_name(part), torch.empty(shape, dtype=dtype))
+        self.layout, self.dtype, self.requires_grad = layout, dtype, False
+        for part, (kind, shape) in layout.part_shapes().items():
+            self.register_buffer(buffer_name(part), torch.empty(shape, dtype=kind, device=device))
 
     def forward(self, dtype: torch.dtype) -> Tensor:
         parts = {part: getattr(self, buffer_name(part)) for part in self.layout.part_shapes()}
         return self.layout.restore(parts, dtype)
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size(self.layout.shape)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.buffers()).device
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def numel(self) -> int:
+        return self.shape.numel()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "StoredTensor":
+        """What `to`, `half` and their like do. What is stored keeps its dtype: its scales would lose digits."""
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.device)).dtype
+        for name, buffer in self._buffers.items():
+            moved = fn(buffer)
+            self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
+        return self
+
+    @classmethod
+    def __torch_function__(cls, function: Callable, types: Sequence, arguments: tuple = (), more: dict | None = None):
+        weights = tree_map_only(cls, lambda one: one(one.dtype), (arguments, more or {}))
+        return function(*weights[0], **weights[1])
 
 
 def buffer_name(part: str) -> str:
@@ -55,36 +77,87 @@ def buffers(layouts: Mapping[str, Layout], tensors: Mapping[str, Tensor]) -> dic
 
 
 class StoredLayer(nn.Module):
-    """A convolution, linear layer or group norm on stored tensors; it computes in the dtype of its input."""
+    """A layer of `CALLS` on stored tensors, with all other attributes of the layer that it stands for.
 
-    def __init__(self, layer: nn.Module, layouts: dict[str, Layout]):
+    It computes in the dtype of its input, or, where that holds integers, in the one that its weight had.
+    """
+
+    def __init__(self, layer: nn.Module, layouts: Mapping[str, Layout], shared: dict[int, StoredTensor] | None = None):
+        """`shared`: the stored tensors of other layers by the id of the parameter that they stand for."""
         super().__init__()
-        self.call = CALLS[type(layer)]
-        self.layer = [layer]  # its settings only: in a list, so that its tensors are not registered
-        self.weight = StoredTensor(layouts["weight"])
-        self.bias = StoredTensor(layouts["bias"]) if layer.bias is not None else None
+        self.call, self.training = CALLS[type(layer)], layer.training
+        self._buffers = layer._buffers  # one dictionary for both: statistics move with the model, and are read there
+        for hooks in ("_forward_pre_hooks", "_forward_hooks"):
+            for kind in (hooks, f"{hooks}_with_kwargs"):
+                setattr(self, kind, getattr(layer, kind))
+        shared = {} if shared is None else shared
+        for name, p in (("weight", layer.weight), ("bias", getattr(layer, "bias", None))):
+            if p is not None and id(p) not in shared:
+                shared[id(p)] = StoredTensor(layouts[name], p.dtype, p.device)
+            self.add_module(name, None if p is None else shared[id(p)])
+        self.layer = [without_parameters(layer)]  # in a list, so that it is not part of the model
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.call(self.layer[0], x, **self.restored(x.dtype))
+    def forward(self, x: Tensor, *arguments: Any, **more: Any) -> Tensor:
+        dtype = x.dtype if x.is_floating_point() else self.weight.dtype
+        return self.call(self.layer[0], x, **self.restored(dtype), **output_size(arguments, more))
 
     def restored(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
         """Weight and bias."""
         return {"weight": self.weight(dtype), "bias": None if self.bias is None else self.bias(dtype)}
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "layer" not in self.__dict__:  # while it is unpickled
+                raise
+            return getattr(self.layer[0], name)
 
-def store_layers(model: nn.Module, layouts: dict[str, Layout]) -> None:
-    """Replace every layer of `model` that holds parameters by one on stored tensors, in place.
 
-    `layouts` gives one layout per parameter name. Raises TypeError for a layer of an unknown kind.
+def output_size(arguments: tuple, more: dict) -> dict:
+    """What a transposed convolution may be called with beside its input."""
+    return dict(zip(("output_size",), arguments, strict=False)) | more
+
+
+def without_parameters(layer: nn.Module) -> nn.Module:
+    """A copy of the layer's settings, which keeps no weight in memory."""
+    settings = copy(layer)
+    settings._parameters = dict.fromkeys(layer._parameters)
+    return settings
+
+
+def store_layers(model: nn.Module, layouts: Mapping[str, Layout]) -> dict[str, StoredTensor]:
+    """Make every layer of `model` that holds parameters one on stored tensors, in place; these, by parameter name.
+
+    The layers stay the same objects, so that whoever else holds one sees it stored: a second name, a list. Parameters
+    that layers share are stored once, and those outside of layers stay. `layouts` gives one layout per parameter name.
+    Which models this is for, `check_storable` tells.
     """
-    for path, module in list(model.named_modules()):
-        own = [name for name, _ in module.named_parameters(recurse=False)]
-        if own and type(module) not in CALLS:
-            raise TypeError(f"{path}: a {type(module).__name__} cannot be stored, only {[t.__name__ for t in CALLS]}")
-        if own:
-            parent, _, attribute = path.rpartition(".")
-            stored = StoredLayer(module, {name: layouts[f"{path}.{name}"] for name in own})
-            setattr(model.get_submodule(parent), attribute, stored)
+    names, shared = {id(p): name for name, p in model.named_parameters()}, {}
+    for module in list(model.modules()):
+        own = dict(module.named_parameters(recurse=False))
+        if own and type(module) in CALLS:
+            stored = StoredLayer(module, {name: layouts[names[id(p)]] for name, p in own.items()}, shared)
+            module.__class__ = StoredLayer
+            module.__dict__.clear()
+            module.__dict__.update(stored.__dict__)
+    return {names[key]: tensor for key, tensor in shared.items()}
+
+
+@torch.no_grad()
+def load_stored(model: nn.Module, layouts: Mapping[str, Layout], tensors: Mapping[str, Tensor]) -> None:
+    """`store_layers` with the tensors of a file, each on its parameter's device.
+
+    Parameters outside of layers take over what is stored of them, in their own dtype.
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    for name, one in store_layers(model, layouts).items():
+        for part in one.layout.part_shapes():
+            setattr(one, buffer_name(part), tensors[f"{name}{part}"].to(one.device))
+    for parameter in model.parameters():
+        name = names[id(parameter)]
+        parts = {part: tensors[f"{name}{part}"] for part in layouts[name].part_shapes()}
+        parameter.copy_(layouts[name].restore(parts, parameter.dtype))
 
 
 def restored(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -95,10 +168,12 @@ def restored(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     if isinstance(model, StoredLayer):
         made, own, children = copy(model.layer[0]), model.restored(torch.float32), {}
+        own = {name: own[name] for name in made._parameters}
     else:
         made, own, children = copy(model), model._parameters, model._modules
+    made._buffers = dict(made._buffers)
     made._parameters = {name: None if tensor is None else as_parameter(tensor, dtype) for name, tensor in own.items()}
-    made._modules = {name: restored(child, dtype) for name, child in children.items()}
+    made._modules = {name: None if child is None else restored(child, dtype) for name, child in children.items()}
     return made
 
 

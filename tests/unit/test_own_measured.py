@@ -1,0 +1,363 @@
+"""Models of one's own are measured right, or refused in one line before they are measured; and left as they were."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from laqfi.api import quantize_model
+from laqfi.base.errors import LaqfiError
+from laqfi.base.random import generator
+from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
+from laqfi.sensitivity.curvature import compensations, layers_of
+from laqfi.sensitivity.fisher import fisher_maps
+from laqfi.sensitivity.layers import channels_first, is_plain, patches
+from laqfi.storage.formats import Format
+from laqfi.storage.layout import Layout
+
+SETTINGS = {"timesteps": [30], "chunk": 2, "seed": 3}
+IMAGES = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def fisher_of(model, images=IMAGES, alphas=None, **changes):
+    alphas = linear_alphas_cumprod(100, 0.001, 0.1) if alphas is None else alphas
+    return fisher_maps(model, images, alphas, **({"bins": [100]} | SETTINGS | changes)).per_weight
+
+
+def curvature_of(model, images=IMAGES, alphas=None, **changes):
+    alphas = linear_alphas_cumprod(100, 0.001, 0.1) if alphas is None else alphas
+    return compensations(model, images, alphas, **(SETTINGS | changes))
+
+
+both = pytest.mark.parametrize("measure", [fisher_of, curvature_of])
+
+
+def by_single_backward_passes(model):
+    """The Gauss–Newton Fisher of a copy in eval mode whose parameters all learn."""
+    model = copy.deepcopy(model).eval().requires_grad_(True)
+    random, found = generator("fisher", 3, 30), {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    noise = torch.from_numpy(random.standard_normal(IMAGES.shape, dtype="float32"))
+    probe = torch.from_numpy(random.integers(0, 2, IMAGES.shape)).float() * 2 - 1
+    t = torch.full((len(IMAGES),), 30)
+    x = add_noise(IMAGES, noise, t, linear_alphas_cumprod(100, 0.001, 0.1))
+    for i in range(len(x)):
+        model.zero_grad()
+        (probe[i : i + 1] * model(x[i : i + 1], t[i : i + 1])).sum().backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                found[name] += parameter.grad.square() / len(x)
+    return found
+
+
+class Chain(nn.Module):
+    def __init__(self, *layers, how=lambda layer, x: layer(x)):
+        super().__init__()
+        self.layers, self.how = nn.ModuleList(layers), how
+
+    def forward(self, x, timestep):
+        for layer in self.layers:
+            x = self.how(layer, x)
+        return x
+
+
+class Flat(nn.Module):
+    """A one-dimensional convolution of the pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv1d(2, 2, 3, padding="same", padding_mode="circular", groups=2)
+
+    def forward(self, x):
+        return self.layer(x.flatten(2)).view_as(x)
+
+
+class Deep(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.ConvTranspose3d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        return self.layer(x[:, None])[:, 0]
+
+
+class Classes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.gain = nn.Embedding(3, 2), nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return self.gain * x + self.table((x[:, 0, 0, 0] > 0).long())[:, :, None, None]
+
+
+class Read(nn.Module):
+    """A weight that its layer uses once, and something else too."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Conv2d(2, 2, 1), nn.GroupNorm(1, 2)
+
+    def forward(self, x):
+        return self.norm(self.layer(x) + F.conv2d(x.square(), self.layer.weight)) * self.norm.weight.sum()
+
+
+def hooked():
+    layer = nn.Conv2d(2, 2, 3, padding=1)
+    layer.register_forward_hook(lambda module, x, output: output.square())
+    return layer
+
+
+MODELS = {
+    **{
+        mode: lambda mode=mode: Chain(nn.Conv2d(2, 2, 3, padding=1, padding_mode=mode))
+        for mode in ("circular", "reflect")
+    },
+    "replicate, strided": lambda: Chain(
+        nn.Conv2d(2, 3, (3, 5), stride=2, padding=(1, 2), padding_mode="replicate"),
+        nn.ConvTranspose2d(3, 2, 4, stride=2, padding=1),
+    ),
+    "same": lambda: Chain(
+        nn.Conv2d(2, 2, (4, 3), dilation=2, padding="same"), nn.Tanh(), nn.Conv2d(2, 2, 1, padding="valid")
+    ),
+    "same, reflect": lambda: Chain(nn.Conv2d(2, 2, 4, padding="same", padding_mode="reflect")),
+    "grouped": lambda: Chain(nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.ConvTranspose2d(4, 2, 3, padding=1, groups=2)),
+    "transposed, dilated": lambda: Chain(nn.ConvTranspose2d(2, 2, 3, dilation=2, padding=2)),
+    "transposed, extra": lambda: Chain(
+        nn.Conv2d(2, 2, 2, stride=2), nn.ConvTranspose2d(2, 2, 3, stride=2, padding=1, output_padding=1)
+    ),
+    "by keyword": lambda: Chain(nn.Conv2d(2, 2, 3, padding=1), how=lambda layer, x: layer(input=x)),
+    "one dimension": lambda: Chain(Flat()),
+    "three dimensions": lambda: Chain(Deep()),
+    "classes and a number": lambda: Chain(Classes()),
+    "batch norm": lambda: Chain(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)),
+    "layer and root mean square norm": lambda: Chain(nn.LayerNorm(8), nn.RMSNorm(8), nn.GroupNorm(1, 2)),
+    "read beside": lambda: Chain(Read(), nn.Conv2d(2, 2, 1)),
+    "a hook": lambda: Chain(hooked()),
+    "frozen": lambda: Chain(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)).requires_grad_(False),
+    "twice": lambda: Chain(*[nn.Conv2d(2, 2, 3, padding=1)] * 2),
+}
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_fisher_information_is_that_of_single_backward_passes(make):
+    torch.manual_seed(0)
+    model = make()
+    for name, expected in by_single_backward_passes(model).items():
+        torch.testing.assert_close(fisher_of(model)[name], expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_patches_of_a_layer_that_is_compensated_make_its_output(make):
+    torch.manual_seed(0)
+    for module in make().modules():
+        if type(module) in (nn.Conv2d, nn.ConvTranspose2d) and is_plain(module):
+            x = torch.randn(2, module.in_channels, 6, 7)
+            axis = int(isinstance(module, nn.ConvTranspose2d))
+            matrix = Layout(Format("int4"), tuple(module.weight.shape), axis).matrix(module.weight)
+            expected = channels_first(module, module(x)) - module.bias[:, None]
+            torch.testing.assert_close(matrix @ patches(module, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_grouped_shared_or_no_matrix_of_inputs_has_no_compensation():
+    model = Chain(nn.Conv2d(2, 2, 1, groups=2), nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1))
+    assert [*dict(curvature_of(model))] == ["layers.1.weight", "layers.2.weight"]
+    model.layers[2].weight = model.layers[1].weight
+    assert not layers_of(model)
+
+
+def in_training():
+    """BatchNorm in training mode, some frozen, a gradient of the caller's."""
+    model = Chain(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3, padding=1), nn.Dropout(0.5), nn.Conv2d(2, 2, 1))
+    model.layers[3].requires_grad_(False).eval()
+    for parameter in model.layers[1].parameters():
+        parameter.grad = torch.full_like(parameter, 7)
+    return model.train()
+
+
+@both
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_model_is_left_as_it_was(measure, context):
+    torch.manual_seed(0)
+    model = in_training()
+    model.layers[3].eval()
+    before = copy.deepcopy(model)
+    expected = dict(measure(copy.deepcopy(model).eval().requires_grad_(True)))
+    with context():
+        found = measure(model)
+        if measure is curvature_of:
+            name, one = next(found)  # what is not taken to its end leaves nothing changed, either
+            found = {name: one}
+    for name, one in found.items():
+        wanted = expected[name]
+        assert torch.equal(getattr(one, "feedback", one), getattr(wanted, "feedback", wanted))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.state_dict().values(), strict=True)
+    )
+    assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
+    for one, other in zip(model.parameters(), before.parameters(), strict=True):
+        assert one.requires_grad == other.requires_grad
+        assert (one.grad is None and other.grad is None) or torch.equal(one.grad, torch.full_like(one, 7))
+
+
+class Output(nn.Module):
+    """A network whose output is made of its prediction."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.layer, self.change = nn.Conv2d(2, 2, 1), change
+
+    def forward(self, x, timestep):
+        return self.change(self.layer(x))
+
+
+OUTPUTS = {
+    "twice the channels": (lambda x: torch.cat([x, x], 1), r"gives \[2, 4, 8, 8\] for images \[2, 2, 8, 8\]"),
+    "one channel": (lambda x: x[:, :1], r"gives \[2, 1, 8, 8\]"),
+    "one pixel": (lambda x: x.mean((2, 3), keepdim=True), r"gives \[2, 2, 1, 1\]"),
+    "the mean of the batch": (lambda x: x.mean(0), r"gives \[2, 8, 8\]"),
+    "a number": (lambda x: x.sum(), r"gives \[\]"),
+    "a tuple": (lambda x: (x,), "gives a tuple"),
+    "a dictionary": (lambda x: {"sample": x}, "gives a dict"),
+}
+
+
+@both
+@pytest.mark.parametrize(("change", "message"), OUTPUTS.values(), ids=OUTPUTS)
+def test_an_output_that_is_not_the_noise_is_refused(measure, change, message):
+    with pytest.raises(LaqfiError, match=rf"^the model {message}[^\n]*$"):
+        measure(Output(change))
+
+
+ALPHAS = linear_alphas_cumprod(100, 0.001, 0.1)
+INPUTS = {
+    "bytes": ({"images": torch.zeros(2, 2, 8, 8, dtype=torch.uint8)}, r"images: are torch\.uint8, allowed are floats"),
+    "integers": ({"images": torch.zeros(2, 2, 8, 8, dtype=torch.long)}, r"images: are torch\.int64"),
+    "up to 255": ({"images": (IMAGES + 1) * 127.5}, r"images: lie in \["),
+    "not a number": ({"images": IMAGES * torch.nan}, r"images: lie in \[nan"),
+    "no image": ({"images": IMAGES[:0]}, r"images: are \[0, 2, 8, 8\]"),
+    "without timestep 0": ({"alphas": ALPHAS[1:]}, r"alphas_cumprod: begins with 0\.999, allowed is 1"),
+    "a cosine without timestep 0": ({"alphas": torch.linspace(0, 1.5, 101)[1:].cos() ** 2}, r"alphas_cumprod: begins"),
+    "betas": ({"alphas": torch.linspace(1e-4, 0.02, 101)}, r"alphas_cumprod: begins with 0\.0001"),
+    "rising": ({"alphas": torch.cat([ALPHAS[:1], ALPHAS[1:].flip(0)])}, r"alphas_cumprod: does not fall"),
+    "a batch of schedules": ({"alphas": ALPHAS[None]}, r"alphas_cumprod: is torch\.float64 \[1, 101\]"),
+    "beyond the schedule": ({"timesteps": [30, 101], "bins": [101]}, r"timesteps: found 101, allowed is 1 to 100"),
+    "timestep 0": ({"timesteps": [0, 30]}, r"timesteps\.0: found 0"),
+    "no timestep": ({"timesteps": []}, r"timesteps: found \[\]"),
+    "no chunk": ({"chunk": 0}, "chunk: found 0"),
+}
+
+
+@both
+@pytest.mark.parametrize(("change", "message"), INPUTS.values(), ids=INPUTS)
+def test_what_would_be_measured_wrong_is_refused(measure, change, message):
+    if measure is curvature_of:
+        change = {key: value for key, value in change.items() if key != "bins"}
+    with pytest.raises(LaqfiError, match=rf"^{message}[^\n]*$"):
+        measure(Chain(nn.Conv2d(2, 2, 1)), **change)
+
+
+@pytest.mark.parametrize(
+    ("bins", "message"),
+    [
+        ([10, 100], "no timestep in the bin 0 < t <= 10"),
+        ([30, 100], "no timestep in the bin 30 < t <= 100"),
+        ([20], "the last bin ends at 20, before timestep 30"),
+        ([100, 50], "bins must increase"),
+        ([], r"bins: found \[\]"),
+    ],
+)
+def test_bins_without_a_timestep_and_timesteps_without_a_bin_are_refused(bins, message):
+    with pytest.raises(LaqfiError, match=message):
+        fisher_of(Chain(nn.Conv2d(2, 2, 1)), bins=bins)
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_is_refused(measure, dtype):
+    with pytest.raises(LaqfiError, match=rf"^layers\.0\.weight: is {dtype}, allowed is float32 to measure in"):
+        measure(Chain(nn.Conv2d(2, 2, 1)).to(dtype))
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_images_are_taken_in_the_dtype_of_the_model(measure, dtype):
+    torch.manual_seed(0)
+    model, images = Chain(nn.Conv2d(2, 2, 1)), (IMAGES * 64).round() / 64
+    found, expected = dict(measure(model, images.to(dtype))), dict(measure(model, images))
+    wanted = expected["layers.0.weight"]
+    assert torch.equal(
+        getattr(found["layers.0.weight"], "feedback", found["layers.0.weight"]), getattr(wanted, "feedback", wanted)
+    )
+
+
+@both
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [lambda: nn.PReLU(), lambda: parametrizations.weight_norm(nn.Conv2d(2, 2, 1))])
+def test_a_model_that_cannot_be_stored_is_not_measured(measure, make):
+    with pytest.raises(LaqfiError, match=r"^layers\.1: "):
+        measure(Chain(nn.Conv2d(2, 2, 1), make()))
+
+
+def grouped():
+    torch.manual_seed(0)
+    return Chain(nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.Conv2d(4, 2, 3, padding=1))
+
+
+GPTQ = {"format": "int3", "rounding": "gptq"}
+
+
+@pytest.mark.parametrize("policy", ["bits", "budget"])
+def test_gptq_names_the_layer_without_a_curvature_before_anything_is_rounded(policy, monkeypatch):
+    model = grouped()
+    fisher, measured = fisher_of(model), dict(curvature_of(model))
+    monkeypatch.setattr("laqfi.quant.evidence.store", None)  # what rounds
+    options = {"bits": GPTQ, "budget": {"formats": ["int3", "int4"], "target": {"ratio": 6}, "rounding": "gptq"}}[
+        policy
+    ]
+    for given in (measured, None):
+        with pytest.raises(LaqfiError, match=r"^layers\.0\.weight has no curvature, by which the rounding gptq works"):
+            quantize_model(model, fisher, policy, options, given)
+
+
+def test_a_layer_without_a_curvature_is_rounded_to_nearest_when_asked():
+    model = grouped()
+    fisher = fisher_of(model)
+    nearest = quantize_model(model, fisher, "bits", {"format": "int3"})
+    mixed = quantize_model(model, fisher, "bits", GPTQ, dict(curvature_of(model)) | {"layers.0.weight": None})
+    assert torch.equal(mixed["layers.0.weight"].delta, nearest["layers.0.weight"].delta)
+    assert not torch.equal(mixed["layers.1.weight"].delta, nearest["layers.1.weight"].delta)
+
+
+@pytest.mark.parametrize("side", [1, 5])
+def test_a_curvature_of_another_size_is_refused(side):
+    model, other = Chain(nn.Conv2d(2, 2, 3, padding=1)), Chain(nn.Conv2d(2, 2, side, padding=side // 2))
+    measured = dict(curvature_of(other))
+    found = 2 * side**2
+    with pytest.raises(
+        LaqfiError, match=rf"^compensations: layers\.0\.weight has a curvature of {found} columns .*18$"
+    ):
+        quantize_model(model, fisher_of(model), "bits", GPTQ, measured)
+
+
+@pytest.mark.parametrize("name", ["layers.7.weight", "layers.0.bias"])
+def test_a_curvature_of_no_matrix_of_the_model_is_refused(name):
+    model = Chain(nn.Conv2d(2, 2, 1))
+    measured = dict(curvature_of(model))
+    with pytest.raises(LaqfiError, match=rf"^compensations: {name} is no weight matrix of the model"):
+        quantize_model(model, fisher_of(model), "bits", GPTQ, measured | {name: measured["layers.0.weight"]})
+
+
+@torch.no_grad()
+def test_a_model_measured_on_single_pixels_runs_on_whole_images():
+    """There every kernel position but the middle one only met padding."""
+    torch.manual_seed(0)
+    model, pixels = Chain(nn.Conv2d(2, 2, 3, padding=1)), torch.rand(4, 2, 1, 1) * 2 - 1
+    stored = quantize_model(model, fisher_of(model, pixels), "bits", {"format": "int8"})
+    made = copy.deepcopy(model)
+    for name, parameter in made.named_parameters():
+        parameter.add_(stored[name].delta)
+    assert (made(IMAGES, None) - model(IMAGES, None)).abs().max() < 0.01
+    small = quantize_model(model, fisher_of(model, pixels), "bits", {"format": "int8"}, one_size=True)
+    assert small["layers.0.weight"].layout.taps == (4,)

@@ -1,0 +1,401 @@
+"""Models of one's own with layers of every kind: what runs from the file is what the stored weights compute."""
+
+import copy
+import gc
+import pickle
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
+
+from laqfi.api import load_model, quantize_model, save_model
+from laqfi.base import files
+from laqfi.base.errors import LaqfiError
+from laqfi.storage.kinds import CALLS
+from laqfi.storage.modules import StoredLayer, restored
+
+
+class Wrapped(nn.Module):
+    """One layer, or several, called as model(x, timestep) on x of any shape."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x, timestep=None):
+        return self.layers(x)
+
+
+def ones(model):
+    return {name: torch.ones_like(parameter) for name, parameter in model.named_parameters()}
+
+
+def with_deltas(model, stored):
+    """An ordinary model with the weights that are stored."""
+    made = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            parameter.add_(stored[name].delta.to(parameter.dtype))
+    return made
+
+
+def reloaded(model, tmp_path, make=None, **options):
+    """The model with the stored weights, and another one on the file: of fresh weights, as a caller makes it."""
+    stored = quantize_model(model, ones(model), "bits", {"format": "int5", "rest": "float32"} | options)
+    save_model(tmp_path / "own.safetensors", stored)
+    packed = copy.deepcopy(model) if make is None else make()
+    with torch.no_grad():
+        for parameter in packed.parameters():
+            parameter.normal_()
+    load_model(packed, tmp_path / "own.safetensors")
+    return with_deltas(model, stored), packed
+
+
+X1, X2, X3 = torch.randn(2, 4, 9), torch.randn(2, 4, 7, 6), torch.randn(2, 4, 5, 6, 4)
+LAYERS = {
+    **{
+        f"{mode} {dims}d": (lambda kind=kind, mode=mode: kind(4, 6, 3, padding=2, padding_mode=mode), x)
+        for mode in ("zeros", "circular", "reflect", "replicate")
+        for dims, kind, x in ((1, nn.Conv1d, X1), (2, nn.Conv2d, X2), (3, nn.Conv3d, X3))
+    },
+    "circular, uneven": (lambda: nn.Conv2d(4, 6, (3, 2), padding=(2, 1), stride=2, padding_mode="circular"), X2),
+    "reflect same": (lambda: nn.Conv2d(4, 6, (3, 4), padding="same", padding_mode="reflect"), X2),
+    "valid": (lambda: nn.Conv2d(4, 4, 3, padding="valid", groups=4), X2),
+    "same 1d": (lambda: nn.Conv1d(4, 6, 4, padding="same", dilation=2), X1),
+    "transposed 1d": (lambda: nn.ConvTranspose1d(4, 6, 3, stride=2, output_padding=1, dilation=2, groups=2), X1),
+    "transposed 2d": (lambda: nn.ConvTranspose2d(4, 6, (3, 2), stride=2, output_padding=(1, 0), dilation=2), X2),
+    "transposed grouped": (lambda: nn.ConvTranspose2d(4, 6, 3, groups=2, bias=False), X2),
+    "transposed 3d": (lambda: nn.ConvTranspose3d(4, 2, 2, stride=2, padding=1), X3),
+    "embedding": (lambda: nn.Embedding(7, 5, padding_idx=2), torch.tensor([[1, 2], [6, 0]])),
+    "layer norm": (lambda: nn.LayerNorm((7, 6), bias=False), X2),
+    "rms norm": (lambda: nn.RMSNorm(6), X2),
+    "batch norm 1d": (lambda: nn.BatchNorm1d(4), X1),
+    "batch norm 2d": (lambda: nn.BatchNorm2d(4, eps=0.1), X2),
+    "batch norm 3d": (lambda: nn.BatchNorm3d(4), X3),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("make", "x"), LAYERS.values(), ids=LAYERS)
+def test_a_layer_of_any_kind_runs_packed_as_with_the_stored_weights(make, x, tmp_path):
+    torch.manual_seed(0)
+    model = Wrapped(make()).eval()
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 2)
+    plain, packed = reloaded(model, tmp_path)
+    assert isinstance(packed.layers[0], StoredLayer)
+    assert torch.equal(packed(x), plain(x))
+    assert torch.equal(restored(packed, torch.float32)(x), plain(x))
+    assert torch.equal(pickle.loads(pickle.dumps(packed))(x), plain(x))
+    assert torch.equal(copy.deepcopy(packed)(x), plain(x))
+
+
+def test_every_kind_that_can_be_stored_is_tried():
+    tried = {type(make()) for make, _ in LAYERS.values()}
+    assert tried == set(CALLS) - {nn.Linear, nn.GroupNorm}  # which test_layers tries
+
+
+class Sized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(4, 2, 3, stride=2, padding=1)
+
+    def forward(self, x, timestep=None):
+        return self.up(x, output_size=[2 * side for side in x.shape[2:]])
+
+
+@torch.no_grad()
+def test_a_transposed_convolution_is_told_its_output_size(tmp_path):
+    plain, packed = reloaded(Sized(), tmp_path)
+    assert torch.equal(packed(X2), plain(X2))
+
+
+class Shared(nn.Module):
+    """A layer under two names and in a list, tied weights of two layers, and one that is read outside of its layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(4, 4, 3, padding=1)
+        self.again = self.first
+        self.unseen = [self.first]
+        self.inner = nn.ModuleDict({"one": self.first, "other": nn.Conv2d(4, 4, 3, padding=1)})
+        self.inner["other"].weight = self.first.weight
+        self.table = nn.Embedding(4, 6)
+        self.head = nn.Linear(6, 4, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, x, timestep=None):
+        x = self.again(self.first(x)) + self.unseen[0](x) + self.inner["other"](self.inner["one"](x))
+        x = self.head(x) @ self.table(torch.arange(4))
+        return x + F.linear(x, self.head.weight) @ self.table.weight
+
+
+@torch.no_grad()
+def test_what_is_shared_is_stored_once_and_stays_shared(tmp_path):
+    torch.manual_seed(0)
+    model = Shared()
+    plain, packed = reloaded(model, tmp_path, make=Shared)
+    assert torch.equal(packed(X2), plain(X2))
+    assert packed.again is packed.first is packed.unseen[0]
+    assert packed.inner["other"].weight is packed.first.weight
+    names = {name.split(".weight")[0] for name in files.read_tensors(tmp_path / "own.safetensors")[0]}
+    assert names == {"first", "first.bias", "inner.other.bias", "table"}
+    again = pickle.loads(pickle.dumps(packed))
+    assert again.inner["other"].weight is again.first.weight
+    assert torch.equal(again(X2), plain(X2))
+
+
+class Bare(nn.Module):
+    """Parameters outside of layers, one of them without axes, one that a layer has too, and those in containers."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.randn(()))
+        self.table = nn.Parameter(torch.randn(4, 7, 6))
+        self.layer = nn.Conv2d(4, 4, 1, bias=False)
+        self.kernel = self.layer.weight
+        self.several = nn.ParameterList([torch.randn(3), torch.randn(6, 6)])
+        self.last = nn.Linear(6, 6)
+
+    def forward(self, x, timestep=None):
+        x = self.layer(x * self.gain) + self.table + F.conv2d(x, self.kernel)
+        return self.last(x @ self.several[1]) + self.several[0].sum()
+
+
+@torch.no_grad()
+def test_parameters_outside_of_layers_stay_in_float32(tmp_path):
+    torch.manual_seed(0)
+    model = Bare()
+    stored = quantize_model(model, ones(model), "bits", {"format": "int2", "rest": "float8_e4m3fn"})
+    formats = {name: one.layout.format.name for name, one in stored.items()}
+    kept = ("gain", "table", "kernel", "several.0", "several.1")
+    assert formats == dict.fromkeys(kept, "float32") | {"last.weight": "int2", "last.bias": "float8_e4m3fn"}
+    plain, packed = reloaded(model, tmp_path, make=Bare)
+    assert torch.equal(packed(X2), plain(X2))
+    assert {name for name, _ in packed.named_parameters()} == set(kept)
+
+
+def test_a_budget_counts_what_stays_in_float32():
+    model = Bare()
+    options = {"target": {"ratio": 1.05}, "formats": ["int2", "int8"], "rest": "float32"}
+    stored = quantize_model(model, ones(model), "budget", options)
+    size = sum(one.layout.bytes() for one in stored.values())
+    assert size <= 4 * sum(p.numel() for p in model.parameters()) / 1.05
+    assert stored["table"].layout.format.name == "float32"
+
+
+def parametrized():
+    return parametrizations.weight_norm(nn.Conv2d(4, 4, 3))
+
+
+def own_parametrization():
+    layer = nn.Linear(4, 4)
+    parametrize.register_parametrization(layer, "weight", nn.Tanh())
+    return layer
+
+
+class Standardized(nn.Conv2d):
+    def forward(self, x):
+        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
+REFUSED = {
+    "weight norm": (
+        lambda: weight_norm(nn.Conv2d(4, 4, 3)),
+        r"layers\.1: holds 'weight_g', allowed are weight and bias",
+    ),
+    "pruned": (lambda: prune.identity(nn.Linear(4, 4), "weight"), r"layers\.1: holds 'weight_orig', allowed are"),
+    "parametrized": (parametrized, r"layers\.1: has a parametrization"),
+    "a parametrization of one's own": (own_parametrization, r"layers\.1: has a parametrization"),
+    "a subclass": (lambda: Standardized(4, 4, 3), r"layers\.1: a Standardized cannot be stored, allowed are Conv1d"),
+    "attention": (lambda: nn.MultiheadAttention(4, 2), r"layers\.1: a MultiheadAttention cannot be stored"),
+    "recurrent": (lambda: nn.LSTM(4, 4), r"layers\.1: a LSTM cannot be stored"),
+    "lazy": (lambda: nn.LazyConv2d(4, 3), r"layers\.1: a LazyConv2d cannot be stored"),
+    "batch statistics": (lambda: nn.BatchNorm2d(4, track_running_stats=False), r"layers\.1: has no running statistics"),
+    "complex": (lambda: nn.Linear(4, 4, dtype=torch.complex64), r"layers\.1\.weight: is torch\.complex64"),
+    "without values": (lambda: nn.Linear(4, 4, device="meta"), r"layers\.1\.weight: is on the device meta"),
+    "empty": (lambda: nn.Linear(0, 4), r"layers\.1\.weight: holds no values"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_layer_that_cannot_be_stored_is_refused_by_all_before_they_work(make, message, tmp_path):
+    model = Wrapped(nn.Conv2d(4, 4, 3), make())
+    with pytest.raises(LaqfiError, match=rf"^{message}[^\n]*$"):
+        quantize_model(model, {}, "bits", {"format": "int4"})
+    with pytest.raises(LaqfiError, match=rf"^{message}[^\n]*$"):
+        load_model(model, tmp_path / "missing.safetensors")
+
+
+def test_a_model_that_is_stored_already_is_refused(tmp_path):
+    _, packed = reloaded(Wrapped(nn.Linear(3, 3)), tmp_path)
+    with pytest.raises(LaqfiError, match=r"^layers\.0: is stored already"):
+        quantize_model(packed, {}, "bits", {"format": "int4"})
+    with pytest.raises(LaqfiError, match=r"^layers\.0: is stored already"):
+        load_model(packed, tmp_path / "own.safetensors")
+
+
+def test_a_model_without_parameters_is_refused():
+    with pytest.raises(LaqfiError, match=r"^the model holds no parameters"):
+        quantize_model(nn.ReLU(), {}, "bits", {"format": "int4"})
+
+
+def test_a_refused_file_leaves_the_model_as_it_is(tmp_path):
+    reloaded(Wrapped(nn.Linear(3, 3)), tmp_path)
+    model = Wrapped(nn.Linear(3, 4))
+    with pytest.raises(LaqfiError, match=r"layers\.0\.weight is \(3, 3\), allowed is \(4, 3\)"):
+        load_model(model, tmp_path / "own.safetensors")
+    assert type(model.layers[0]) is nn.Linear
+
+
+def test_no_weight_stays_alive_behind_the_stored_ones(tmp_path):
+    model = Shared()
+    stored = quantize_model(model, ones(model), "bits", {"format": "int4"})
+    save_model(tmp_path / "own.safetensors", stored)
+    shapes = {tuple(parameter.shape) for parameter in model.parameters()}
+    fresh = Shared()
+    alive = [weakref.ref(parameter) for parameter in fresh.parameters()]
+    load_model(fresh, tmp_path / "own.safetensors")
+    gc.collect()
+    assert not any(ref() is not None for ref in alive)
+    seen, left = set(), [fresh]
+    while left:  # everything that the model holds, however it does
+        one = left.pop()
+        if id(one) in seen or isinstance(one, type) or type(one).__name__ in ("module", "function", "builtin_function"):
+            continue
+        seen.add(id(one))
+        assert not (isinstance(one, torch.Tensor) and one.dtype == torch.float32 and tuple(one.shape) in shapes)
+        left += gc.get_referents(one)
+
+
+@torch.no_grad()
+def test_stored_layers_tell_what_callers_read(tmp_path):
+    model = Wrapped(nn.Conv2d(4, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.Conv2d(6, 4, 1, bias=False))
+    _, packed = reloaded(model, tmp_path, rest="float16")
+    first, norm, last = packed.layers
+    assert (first.weight.dtype, first.weight.device, first.weight.shape) == (
+        torch.float32,
+        torch.device("cpu"),
+        (6, 4, 3, 3),
+    )
+    assert (first.weight.dim(), first.weight.numel(), first.bias.dtype) == (4, 216, torch.float32)
+    assert (first.in_channels, first.kernel_size, norm.num_groups, last.bias) == (4, (3, 3), 2, None)
+    assert next(packed.buffers()).dtype == torch.float32  # which others take for the model's
+    with pytest.raises(AttributeError):
+        first.nothing  # noqa: B018
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_another_dtype_is_what_weights_are_restored_in_and_not_what_is_stored(dtype, tmp_path):
+    model = Wrapped(nn.Embedding(5, 4), nn.Linear(4, 4))
+    plain, packed = reloaded(model, tmp_path)
+    kept = {name: tensor.clone() for name, tensor in packed.state_dict().items()}
+    x = torch.tensor([0, 4])
+    assert packed.to(dtype)(x).dtype == packed.layers[1].weight.dtype == next(packed.buffers()).dtype == dtype
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in packed.state_dict().items())
+    assert torch.equal(packed.to(torch.float32)(x), plain(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_is_stored_and_runs_in_it(dtype, tmp_path):
+    torch.manual_seed(0)
+    model = Wrapped(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4)).eval().to(dtype)
+    x = X2.to(dtype)
+    _, packed = reloaded(model, tmp_path)
+    plain = restored(packed, torch.float32).to(dtype)
+    assert packed(x).dtype == dtype
+    torch.testing.assert_close(packed(x), plain(x), rtol=0.02, atol=0.02)
+
+
+@torch.no_grad()
+def test_stored_batch_norms_leave_their_statistics_and_those_of_the_model_stay(tmp_path):
+    torch.manual_seed(0)
+    model = Wrapped(nn.BatchNorm2d(4))
+    model(X2)
+    plain, packed = reloaded(model, tmp_path)
+    packed.train()
+    assert torch.equal(packed(X2), plain.eval()(X2))
+    assert torch.equal(packed.layers[0].running_mean, model.layers[0].running_mean)
+    assert "layers.0.running_var" in packed.state_dict()
+
+
+@torch.no_grad()
+def test_hooks_of_a_layer_are_called_when_it_is_stored(tmp_path):
+    model = Wrapped(nn.Linear(4, 4))
+    plain, _ = reloaded(model, tmp_path)
+    hooked = Wrapped(nn.Linear(4, 4))
+    hooked.layers[0].register_forward_hook(lambda module, x, output: output + 1)
+    load_model(hooked, tmp_path / "own.safetensors")
+    x = torch.randn(2, 4)
+    assert torch.equal(hooked(x), plain(x) + 1)
+
+
+@pytest.mark.parametrize("size", [36, 37, 64, 65536])
+@pytest.mark.parametrize("policy", ["bits", "budget"])
+def test_groups_as_wide_as_a_channel_or_wider_are_the_channel(size, policy):
+    model = Wrapped(nn.Conv2d(4, 4, 3), nn.Linear(4, 3), nn.ConvTranspose2d(4, 2, 3))
+    options = {"bits": {"format": "int8"}, "budget": {"formats": ["int8"], "target": {"ratio": 1.5}}}[policy]
+    stored = quantize_model(model, ones(model), policy, options | {"group_size": size})
+    whole = quantize_model(model, ones(model), policy, options)
+    for name, one in stored.items():
+        assert one.layout == whole[name].layout
+        assert all(torch.equal(part, whole[name].parts[key]) for key, part in one.parts.items())
+
+
+def test_norms_are_no_matrices_however_many_axes_they_have():
+    model = Wrapped(nn.LayerNorm((7, 6)), nn.Linear(6, 6))
+    stored = quantize_model(model, ones(model), "bits", {"format": "int2"})
+    assert {name: one.layout.format.name for name, one in stored.items() if "weight" in name} == {
+        "layers.0.weight": "float16",
+        "layers.1.weight": "int2",
+    }
+
+
+def corners_unused(model):
+    fisher = ones(model)
+    fisher["layers.0.weight"].flatten(2)[:, :, 0] = 0
+    return fisher
+
+
+def test_kernel_positions_are_left_out_only_when_asked():
+    model = Wrapped(nn.Conv2d(4, 4, 3), nn.ConvTranspose2d(4, 4, 3))
+    whole = quantize_model(model, corners_unused(model), "bits", {"format": "int8"})
+    few = quantize_model(model, corners_unused(model), "bits", {"format": "int8"}, one_size=True)
+    assert whole["layers.0.weight"].layout.taps is None
+    assert few["layers.0.weight"].layout.taps == tuple(range(1, 9))
+    assert whole["layers.0.weight"].delta.abs().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda fisher: fisher.pop("layers.0.bias"), r"fisher: holds no layers\.0\.bias"),
+        (
+            lambda fisher: fisher.update({"layers.0.weight": torch.ones(1)}),
+            r"layers\.0\.weight is \(1,\), allowed is \(4, 3\)",
+        ),
+        (lambda fisher: fisher["layers.0.bias"].fill_(-1), r"layers\.0\.bias holds values that are negative"),
+        (lambda fisher: fisher["layers.0.bias"].fill_(torch.nan), r"layers\.0\.bias holds values that are negative"),
+    ],
+)
+def test_fisher_information_of_another_model_is_refused(change, message):
+    model = Wrapped(nn.Linear(3, 4))
+    fisher = ones(model)
+    change(fisher)
+    with pytest.raises(LaqfiError, match=message):
+        quantize_model(model, fisher, "bits", {"format": "int4"})
+
+
+@pytest.mark.parametrize("weighting", ["last", "sampler"])
+def test_a_weighting_that_was_not_measured_is_refused(weighting):
+    model = Wrapped(nn.Linear(3, 4))
+    options = {"target": {"ratio": 2}, "formats": ["int4"], "weighting": weighting}
+    with pytest.raises(LaqfiError, match=rf"^weighting: found '{weighting}', allowed is 'uniform'"):
+        quantize_model(model, ones(model), "budget", options)
