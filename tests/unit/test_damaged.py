@@ -82,6 +82,7 @@ RECORDS = {
     "choices": {
         "policy": "bits",
         "options": {},
+        "recipe": {"activations": {"bits": 8, "ranges": "static", "learn": 0}},
         "tensors": {"layers.1.weight": ALLOCATED},
         "predicted_noise_mse": {"1": 0.5, "100": 0.25},
         "bits_per_weight": {"bits": 4.5, "bound": 3.5},

@@ -184,7 +184,7 @@ def test_every_figure_and_table_answers_a_question():
     figures = [name for question in sections.QUESTIONS.values() for name in question.figures]
     assert sorted(figures) == sorted(sections.CAPTIONS)
     found = sections.sections({}, dict.fromkeys(sections.CAPTIONS, SVG), every_table(), NONE_ALIKE, {}, {"FP32": "FID"})
-    assert [one.key for one in found] == ["cost", "fisher", "layers", "limit", "prediction", "making"]
+    assert [one.key for one in found] == ["cost", "fisher", "recipes", "layers", "limit", "prediction", "making"]
     assert {shown.table.title for one in found for shown in one.tables} == {one.title for one in every_table().values()}
     assert [one.facts for one in found if one.facts] == [{"FP32": "FID"}]
 
@@ -192,6 +192,12 @@ def test_every_figure_and_table_answers_a_question():
 def every_table() -> dict[str, Table]:
     names = [name for question in sections.QUESTIONS.values() for name in question.tables]
     return {name: Table(f"title of {name}", [{"variant": "fp32", "KID [95 % CI]": "1"}]) for name in names}
+
+
+def test_a_question_that_nothing_answers_is_not_asked():
+    tables = every_table() | {"recipes": Table("recipes", [])}
+    found = sections.sections({}, dict.fromkeys(sections.CAPTIONS, SVG), tables, NONE_ALIKE, {}, {})
+    assert "recipes" not in [one.key for one in found]
 
 
 def test_a_table_without_rows_is_left_out_and_a_missing_figure_is_refused():

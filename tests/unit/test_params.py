@@ -324,3 +324,43 @@ def test_a_variant_is_for_the_models_of_the_profiles_that_run_it(tmp_path, monke
     other["variants"].append("grouped")
     with pytest.raises(LaqfiError, match=r"variants\.grouped\.groups: .*allowed is each of \['first', 'last'\] once"):
         load(write(tmp_path, params))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"activations": {"bits": 9}}, "activations.bits"),
+        ({"activations": {"bits": 8, "ranges": "guess"}}, "activations.ranges"),
+        ({"activations": {"bits": 8, "ranges": "dynamic", "learn": 5}}, "learn is 5, allowed with ranges dynamic is 0"),
+        ({"reconstruct": {"iterations": 0}}, "reconstruct.iterations"),
+        ({"reconstruct": {}}, "reconstruct.iterations"),
+        ({"correct": "always"}, "correct"),
+        ({"correction": "ptqd"}, "correction"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(tmp_path, recipe, message):
+    params = tiny_params()
+    params["variants"]["ratio"] |= recipe
+    with pytest.raises(LaqfiError, match=message):
+        load(write(tmp_path, params))
+
+
+def test_fp32_takes_no_recipe(tmp_path):
+    params = tiny_params()
+    params["variants"]["fp32"]["activations"] = {"bits": 8}
+    with pytest.raises(LaqfiError, match="variants.fp32 holds activations, allowed is policy fp32 alone"):
+        load(write(tmp_path, params))
+
+
+def test_more_steps_to_calibrate_on_than_the_sampler_takes_are_refused(tmp_path):
+    params = tiny_params()
+    params["profiles"]["tiny"]["calibration"]["steps"] = 4
+    with pytest.raises(LaqfiError, match="calibration.steps is 4, allowed is 1 to sample.steps = 3"):
+        load(write(tmp_path, params))
+
+
+def test_a_list_in_a_recipe_makes_variants_too(tmp_path):
+    params = tiny_params()
+    params["variants"]["ratio"]["activations"] = {"bits": [8, 4]}
+    found = load(write(tmp_path, params)).variants
+    assert (found["ratio_8"].activations.bits, found["ratio_4"].activations.bits) == (8, 4)

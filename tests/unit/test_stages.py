@@ -14,16 +14,20 @@ import torch
 from laqfi import records
 from laqfi.base import files, sources
 from laqfi.base.errors import LaqfiError
+from laqfi.base.random import NoiseStreams
 from laqfi.params import whole
 from laqfi.quality import features, statistics
 from laqfi.quality.fidelity import fidelity
 from laqfi.quality.judge import Judge
+from laqfi.quant import adaround
 from laqfi.quant.params import Variant
 from laqfi.records import Interval
 from laqfi.report.differences import against_fp32
 from laqfi.report.numbers import rounded
 from laqfi.report.verdicts import fid_band, verdict
+from laqfi.sampling.drawing import draw_images
 from laqfi.stages import command
+from laqfi.stages.calibrate import calibrate
 from laqfi.stages.controls import controls, first_images
 from laqfi.stages.curvature import curvature
 from laqfi.stages.dataset import dataset
@@ -48,7 +52,14 @@ def run(folder):
     at = SimpleNamespace(params=params, profile=profile, root=folder)
     for name in ("dataset.npz", "network.safetensors", "info.json", "reference.npz", "floor.json"):
         setattr(at, name.split(".")[0], folder / name)
-    for name in ("model.safetensors", "loss.csv", "fisher.safetensors", "table.json", "curvature.safetensors"):
+    for name in (
+        "model.safetensors",
+        "loss.csv",
+        "fisher.safetensors",
+        "table.json",
+        "curvature.safetensors",
+        "calibration.npz",
+    ):
         setattr(at, name.split(".")[0], folder / name)
     dataset(profile.dataset, out=at.dataset)
     feature_network(profile.dataset, profile.features, images=at.dataset, network=at.network, info=at.info)
@@ -59,6 +70,7 @@ def run(folder):
     train(*blocks, profile.threads, VERSIONS, dataset=at.dataset, out=at.model, loss=at.loss)
     fisher(profile.fisher, dataset=at.dataset, model=at.model, out=at.fisher, table=at.table)
     curvature(profile.curvature, dataset=at.dataset, model=at.model, out=at.curvature)
+    calibrate(profile.calibration, profile.sample, model=at.model, out=at.calibration)
     for name, variant in params.variants.items():
         quantize_variant(at, variant, stored(at, name), folder / f"choices/{name}.json")
         draw(profile.sample, name, stored(at, name), folder / f"sample/{name}.npz", folder / f"sheets/{name}.png")
@@ -90,10 +102,13 @@ def quantize_variant(at, variant, out, choices, table=None):
         at.profile.quantize,
         at.profile.sample,
         variant,
+        at.profile.threads,
+        VERSIONS,
         model=at.model,
         table=table or at.table,
         fisher=at.fisher,
         curvature=at.curvature,
+        calibration=at.calibration,
         out=out,
         choices=choices,
     )
@@ -165,6 +180,107 @@ def test_the_stored_tensors_really_have_the_dtype_the_choices_say(done):
             assert tensors[tensor_name].dtype == getattr(torch, choice["format"])
             assert choice["format"] == ("float16" if choice["score"] < choice["threshold"] else "float32")
         assert all(t.dtype == torch.float32 for n, t in tensors.items() if n not in choices)
+
+
+RECIPES = {
+    "static": {"activations": {"bits": 8}},
+    "per_step": {"activations": {"bits": 6, "ranges": "per_step", "learn": 2}},
+    "tdq": {"activations": {"bits": 8, "ranges": "tdq"}, "correct": "ptqd"},
+    "q_diffusion": {"reconstruct": {"iterations": 3, "batch_size": 4}, "activations": {"bits": 4, "learn": 2}},
+}
+
+
+def with_recipe(name, policy="budget"):
+    return Variant.model_validate(tiny_params()["variants"][policy] | RECIPES[name])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_recipe_adds_is_in_the_file_and_samples(done, tmp_path, name):
+    variant = with_recipe(name)
+    paths = [tmp_path / f"{place}/quantize/{name}.safetensors" for place in ("one", "two")]
+    for path in paths:
+        quantize_variant(done, variant, path, path.parent / "choices.json")
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert not list(paths[0].parents[1].glob("resume/*"))
+    assert files.read_json(paths[0].parent / "choices.json")["recipe"].keys() == RECIPES[name].keys()
+    network, alphas, metadata = read_model(paths[0], torch.device("cpu"))
+    plain, _, _ = read_model(stored(done, "budget"), torch.device("cpu"))
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([50, 100])
+    with torch.no_grad():
+        assert not torch.equal(network(x, t), plain(x, t))
+    drawn = draw_images(network, alphas, tuple(metadata["image"]), done.profile.sample, 4, progress=False)
+    assert drawn.shape == (2, 4, 1, 8, 8)
+    tables = {key for key in files.read_tensors(paths[0])[0] if key.startswith(("activation/", "correction/"))}
+    assert {key.split("/")[0] for key in tables} == {"activation"} | ({"correction"} if name == "tdq" else set())
+
+
+def test_a_killed_walk_over_blocks_is_taken_up(done, tmp_path, monkeypatch):
+    whole_path, path = tmp_path / "one/quantize/q.safetensors", tmp_path / "two/quantize/q.safetensors"
+    quantize_variant(done, with_recipe("q_diffusion"), whole_path, whole_path.parent / "choices.json")
+    fit, fitted = adaround.fit_block, []
+
+    def killed(*arguments):
+        fitted.append(arguments[1])
+        if len(fitted) == 5:
+            raise KeyboardInterrupt
+        return fit(*arguments)
+
+    monkeypatch.setattr(adaround, "fit_block", killed)
+    with pytest.raises(KeyboardInterrupt):
+        quantize_variant(done, with_recipe("q_diffusion"), path, path.parent / "choices.json")
+    assert not path.exists()
+    assert list(path.parents[1].glob("resume/*"))
+    first, fitted = fitted[:4], []
+    monkeypatch.setattr(adaround, "fit_block", lambda *arguments: fitted.append(arguments[1]) or fit(*arguments))
+    quantize_variant(done, with_recipe("q_diffusion"), path, path.parent / "choices.json")
+    assert path.read_bytes() == whole_path.read_bytes()
+    assert not set(first) & set(fitted)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors, header: tensors.pop("activation/scale"), "activation/scale"),
+        (lambda tensors, header: header["activations"]["layers"].pop(), "activation/"),
+        (lambda tensors, header: header["activations"]["layers"][0].update(name="nowhere"), "'nowhere'"),
+        (lambda tensors, header: header["activations"].update(ranges="guess"), "ranges"),
+    ],
+)
+def test_tables_of_another_network_are_refused(done, tmp_path, change, message):
+    path = tmp_path / "one/quantize/s.safetensors"
+    quantize_variant(done, with_recipe("static"), path, path.parent / "choices.json")
+    tensors, header = files.read_tensors(path)
+    change(tensors, header)
+    files.write_tensors(path, tensors, header)
+    with pytest.raises(LaqfiError, match=message) as caught:
+        read_model(path, torch.device("cpu"))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_report_tells_recipes_apart(done, tmp_path):
+    at = SimpleNamespace(**vars(done) | {"root": tmp_path})
+    for folder in ("choices", "evaluate", "sample", "quantize"):
+        shutil.copytree(done.root / folder, tmp_path / folder)
+    shutil.copy(done.root / "controls.json", tmp_path)
+    quantize_variant(at, with_recipe("tdq"), stored(at, "threshold"), tmp_path / "choices/threshold.json")
+    draw(at.profile.sample, "threshold", stored(at, "threshold"), tmp_path / "sample/threshold.npz", tmp_path / "s.png")
+    evaluate_variant(at, "threshold")
+    write_report(at, at.params.variants)
+    told = (tmp_path / "summary.md").read_text()
+    assert "| threshold |" in told.partition("Rounded inputs, learned rounding, corrected noise")[2]
+    assert "8 bits, TDQ's ranges" in told
+    assert "Rounded inputs" not in (done.root / "summary.md").read_text()
+    assert "What do the field" in (tmp_path / "report.html").read_text()
+    assert "What do the field" not in (done.root / "report.html").read_text()
+
+
+def test_the_calibration_set_is_of_fp32s_own_sampling(done):
+    found = files.read_arrays(done.calibration, "x", "timesteps")
+    assert found["x"].shape == (2, 4, 1, 8, 8)
+    assert found["timesteps"].tolist() == [100, 1]
+    other = NoiseStreams(0, range(4), (1, 8, 8)).draw()
+    assert not np.array_equal(found["x"][0], other)  # no image that variants are judged by
 
 
 def test_float32_may_be_among_the_formats_of_a_budget(done, tmp_path):
@@ -554,7 +670,7 @@ def test_a_variant_is_what_its_name_says_and_not_the_file_of_its_model(done, tmp
 
 
 def test_an_unknown_variant_is_named(tmp_path):
-    flags = ("--model", "--table", "--fisher", "--curvature", "--out", "--choices")
+    flags = ("--model", "--table", "--fisher", "--curvature", "--calibration", "--out", "--choices")
     paths = [word for flag in flags for word in (flag, tmp_path / "x")]
     result = called("quantize", settings_file(tmp_path), "--variant", "raito", *paths)
     assert "variants: found no 'raito', allowed is one of ['budget', 'fp32', 'ratio', 'threshold']" in result.stderr

@@ -197,10 +197,16 @@ def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
     `program` says by stage what its code is; `order` is that of the variants in params.yaml, and of the report's rows.
     """
     order = params.variants_of(profile)
-    variants = {name: as_json(params.variants[name]) for name in order}
+    variants = {name: without_the_undone(params.variants[name]) for name in order}
     made_of = {"program": program.programs(versions), "versions": dict(versions)}
     named = {"profile": profile, "order": order, "variants": variants}
     return as_json(params.profiles[profile]) | named | made_of
+
+
+def without_the_undone(variant: Variant) -> dict:
+    """As JSON, without the keys of a recipe that say nothing."""
+    undone = variant.recipe.keys() - variant.given().keys()
+    return {key: value for key, value in as_json(variant).items() if key not in undone}
 
 
 def as_json(block: BaseModel) -> dict:

@@ -37,7 +37,7 @@ def calibrate(calibration: Calibration, sample: Trajectory, *, model: Path, out:
         watched,
         lambda: torch.from_numpy(streams.draw()).to(default_device()),
         alphas_cumprod,
-        **sample.model_dump(),
+        **sample.model_dump(include=set(Trajectory.model_fields)),
         progress="calibrate",
     )
     timesteps, x = zip(*seen, strict=True)
