@@ -171,6 +171,18 @@ class BitsPerWeight(Record):
     bound: float
 
 
+class Recipe(Record):
+    """What was done beside the policy, as params.yaml says it; None: not done."""
+
+    activations: dict[str, int | str] | None = Field(...)
+    reconstruct: dict[str, int | float] | None = Field(...)
+    correct: str | None = Field(...)
+
+    @property
+    def done(self) -> dict[str, object]:
+        return {key: value for key, value in self if value is not None}
+
+
 class Allocation(Record):
     """The formats that a policy gave the tensors of a variant, and what the Fisher information predicts of them.
 
@@ -180,7 +192,7 @@ class Allocation(Record):
 
     policy: str
     options: dict[str, object]
-    recipe: dict[str, object] = {}
+    recipe: Recipe
     tensors: dict[str, AllocatedTensor]
     predicted_noise_mse: Annotated[dict[Timestep, NotNegative], Field(min_length=1)]
     bits_per_weight: BitsPerWeight | None

@@ -82,7 +82,11 @@ RECORDS = {
     "choices": {
         "policy": "bits",
         "options": {},
-        "recipe": {"activations": {"bits": 8, "ranges": "static", "learn": 0}},
+        "recipe": {
+            "activations": {"bits": 8, "ranges": "static", "learn": 0},
+            "reconstruct": {"iterations": 4, "batch_size": 2, "lr": 0.5},
+            "correct": "ptqd",
+        },
         "tensors": {"layers.1.weight": ALLOCATED},
         "predicted_noise_mse": {"1": 0.5, "100": 0.25},
         "bits_per_weight": {"bits": 4.5, "bound": 3.5},

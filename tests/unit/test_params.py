@@ -348,14 +348,14 @@ def test_a_recipe_that_does_not_fit_is_refused(tmp_path, recipe, message):
 def test_fp32_takes_no_recipe(tmp_path):
     params = tiny_params()
     params["variants"]["fp32"]["activations"] = {"bits": 8}
-    with pytest.raises(LaqfiError, match="variants.fp32 holds activations, allowed is policy fp32 alone"):
+    with pytest.raises(LaqfiError, match=r"variants\.fp32 holds activations, allowed is policy fp32 alone"):
         load(write(tmp_path, params))
 
 
 def test_more_steps_to_calibrate_on_than_the_sampler_takes_are_refused(tmp_path):
     params = tiny_params()
     params["profiles"]["tiny"]["calibration"]["steps"] = 4
-    with pytest.raises(LaqfiError, match="calibration.steps is 4, allowed is 1 to sample.steps = 3"):
+    with pytest.raises(LaqfiError, match=r"calibration\.steps is 4, allowed is 1 to sample\.steps = 3"):
         load(write(tmp_path, params))
 
 

@@ -202,7 +202,8 @@ def test_what_a_recipe_adds_is_in_the_file_and_samples(done, tmp_path, name):
         quantize_variant(done, variant, path, path.parent / "choices.json")
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert not list(paths[0].parents[1].glob("resume/*"))
-    assert files.read_json(paths[0].parent / "choices.json")["recipe"].keys() == RECIPES[name].keys()
+    told = records.read(paths[0].parent / "choices.json", records.Allocation).recipe
+    assert told.done.keys() == RECIPES[name].keys()
     network, alphas, metadata = read_model(paths[0], torch.device("cpu"))
     plain, _, _ = read_model(stored(done, "budget"), torch.device("cpu"))
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([50, 100])

@@ -42,7 +42,7 @@ def alike(variants: Mapping[str, JudgedVariant], allocations: Mapping[str, Alloc
 
 
 def in_float_formats(allocation: Allocation) -> bool:
-    return bool(allocation.tensors) and allocation.bits_per_weight is None and not allocation.recipe
+    return bool(allocation.tensors) and allocation.bits_per_weight is None and not allocation.recipe.done
 
 
 def within(found: Interval, limit: float) -> bool:

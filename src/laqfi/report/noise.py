@@ -26,7 +26,7 @@ def changes(evaluations: dict[str, Evaluation], allocations: dict[str, Allocatio
     """
     points = {}
     for name, evaluation in evaluations.items():
-        if allocations[name].recipe.keys() & BESIDE_WEIGHTS:
+        if allocations[name].recipe.done.keys() & BESIDE_WEIGHTS:
             continue
         predicted = allocations[name].predicted_noise_mse
         measured: dict[int, list[float]] = {}

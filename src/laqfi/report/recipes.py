@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from laqfi.records import Allocation
+from laqfi.records import Allocation, Recipe
 from laqfi.report import noise
 from laqfi.report.cells import difference_cell, ends_cell, median_cell
 from laqfi.report.differences import JudgedVariant
@@ -19,7 +19,7 @@ PUBLISHED = {"reconstruct": 20_000, "learn": 5_000}  # iterations of Q-Diffusion
 
 def recipe_table(variants: Mapping[str, JudgedVariant], allocations: Mapping[str, Allocation]) -> Table:
     """One row per variant in the order of params.yaml; no rows where no variant has a recipe."""
-    some = any(one.recipe for one in allocations.values())
+    some = any(one.recipe.done for one in allocations.values())
     rows = [row(name, one, allocations[name]) for name, one in variants.items()] if some else []
     rule = (
         "Inputs of layers are rounded, and computed with in float32: this says what few bits do to the images, and"
@@ -37,7 +37,7 @@ def row(name: str, one: JudgedVariant, allocation: Allocation) -> Row:
         "weights": "" if bits is None else f"{bits.bits:.1f} bits",
         "inputs": inputs_cell(allocation.recipe),
         "learned rounding": learned_cell(allocation.recipe),
-        "noise": "PTQD" if allocation.recipe.get("correct") else "",
+        "noise": "PTQD" if allocation.recipe.correct else "",
         "size": f"{one.measured.bytes / 2**20:.3f} MiB",
         "noise MSE": f"{noise.mean(one.measured.noise_mse.values()):.1e}",
         "median PSNR [95 % CI]": median_cell(one.images.fidelity.median),
@@ -47,14 +47,14 @@ def row(name: str, one: JudgedVariant, allocation: Allocation) -> Row:
     }
 
 
-def inputs_cell(recipe: Mapping) -> str:
-    found = recipe.get("activations")
+def inputs_cell(recipe: Recipe) -> str:
+    found = recipe.activations
     if not found:
         return "float32"
     learned = f", {found['learn']} iterations" if found.get("learn") else ""
     return f"{found['bits']} bits, {RANGES[found['ranges']]}{learned}"
 
 
-def learned_cell(recipe: Mapping) -> str:
-    found = recipe.get("reconstruct")
+def learned_cell(recipe: Recipe) -> str:
+    found = recipe.reconstruct
     return f"{found['iterations']} iterations" if found else ""

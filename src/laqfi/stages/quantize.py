@@ -21,6 +21,7 @@ from laqfi.quant.gather import MeasuredFisher, gather, read_fisher
 from laqfi.quant.params import Quantize, Variant
 from laqfi.quant.policies.every import bind
 from laqfi.quant.prediction import bits_over_bound, predicted_change
+from laqfi.quant.recipe import Recipe
 from laqfi.quant.resume import Resume
 from laqfi.quant.rounding import Stored
 from laqfi.sampling.params import Sampler
@@ -67,7 +68,7 @@ def quantize(
     allocation = records.Allocation(
         policy=variant.policy,
         options=variant.model_extra,
-        recipe=variant.given(),
+        recipe=variant.model_dump(include=set(Recipe.model_fields)),
         tensors={t.name: allocated(chosen[t.name], t, stored[t.name]) for t in weights if t.name in chosen},
         predicted_noise_mse={str(edge): summed(changes, measured, edge) / pixels for edge in measured.bins},
         bits_per_weight=bits_over_bound(layouts, {t.name: t.weight for t in weights}, changes, measured.per_weight),
