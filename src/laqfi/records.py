@@ -171,16 +171,28 @@ class BitsPerWeight(Record):
     bound: float
 
 
+class RoundedInputs(Record):
+    bits: Count
+    ranges: str
+    learn: Annotated[int, Field(ge=0)]
+
+
+class LearnedRounding(Record):
+    iterations: Count
+    batch_size: Count
+    lr: NotNegative
+
+
 class Recipe(Record):
     """What was done beside the policy, as params.yaml says it; None: not done."""
 
-    activations: dict[str, int | str] | None = Field(...)
-    reconstruct: dict[str, int | float] | None = Field(...)
-    correct: str | None = Field(...)
+    activations: RoundedInputs | None
+    reconstruct: LearnedRounding | None
+    correct: str | None
 
     @property
     def done(self) -> dict[str, object]:
-        return {key: value for key, value in self if value is not None}
+        return {key: value for key, value in self.model_dump().items() if value is not None}
 
 
 class Allocation(Record):

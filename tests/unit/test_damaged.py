@@ -123,7 +123,7 @@ MODELS = {
     "info": records.FeatureNetwork,
 }
 MAY_BE_LEFT_OUT = {"headlines"}
-MAY_BE_NONE = {"fid_again", "threshold", "found", "bits_per_weight"}
+MAY_BE_NONE = {"fid_again", "threshold", "found", "bits_per_weight", "activations", "reconstruct", "correct"}
 # Blocks whose keys are names, which may be any, or timesteps.
 NAMED = [(key,) for key in ("tensors", "layers", "magnitude", "parameters", "noise_mse", "headlines", "options")]
 NAMED.append(("predicted_noise_mse",))

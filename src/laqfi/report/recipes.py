@@ -51,10 +51,10 @@ def inputs_cell(recipe: Recipe) -> str:
     found = recipe.activations
     if not found:
         return "float32"
-    learned = f", {found['learn']} iterations" if found.get("learn") else ""
-    return f"{found['bits']} bits, {RANGES[found['ranges']]}{learned}"
+    learned = f", {found.learn} iterations" if found.learn else ""
+    return f"{found.bits} bits, {RANGES[found.ranges]}{learned}"
 
 
 def learned_cell(recipe: Recipe) -> str:
     found = recipe.reconstruct
-    return f"{found['iterations']} iterations" if found else ""
+    return f"{found.iterations} iterations" if found else ""
