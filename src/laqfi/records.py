@@ -174,7 +174,7 @@ class BitsPerWeight(Record):
 class RoundedInputs(Record):
     bits: Count
     ranges: str
-    learn: Annotated[int, Field(ge=0)]
+    learn: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class LearnedRounding(Record):
