@@ -364,3 +364,29 @@ def test_a_list_in_a_recipe_makes_variants_too(tmp_path):
     params["variants"]["ratio"]["activations"] = {"bits": [8, 4]}
     found = load(write(tmp_path, params)).variants
     assert (found["ratio_8"].activations.bits, found["ratio_4"].activations.bits) == (8, 4)
+
+
+def test_a_variant_may_be_for_some_profiles_alone(tmp_path):
+    params = tiny_params()
+    params["profiles"] |= {"other": copy.deepcopy(TINY), "few": copy.deepcopy(TINY) | {"variants": ["fp32"]}}
+    params["profiles"]["few"]["sample"].pop("headline")
+    params["variants"]["ratio"]["profiles"] = ["other", "few"]
+    found = load(write(tmp_path, params))
+    assert found.variants_of("tiny") == ["fp32", "threshold", "budget"]
+    assert found.variants_of("other") == ["fp32", "threshold", "ratio", "budget"]
+    assert found.variants_of("few") == ["fp32", "ratio"]
+    assert "profiles" not in whole.resolve(found, "other", {"numpy": "1"})["variants"]["ratio"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ratio", r"variants\.ratio\.profiles names 'none_such', allowed is one of \['tiny'\]"),
+        ("fp32", "allowed is none"),
+    ],
+)
+def test_a_variant_for_no_profile_that_exists_is_refused(tmp_path, name, message):
+    params = tiny_params()
+    params["variants"][name]["profiles"] = ["none_such"] if name == "ratio" else ["tiny"]
+    with pytest.raises(LaqfiError, match=message):
+        load(write(tmp_path, params))

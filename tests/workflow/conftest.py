@@ -17,7 +17,10 @@ STAGES = [
 
 ONCE = {
     f"{name}@tiny"
-    for name in ("params", "dataset", "features", "reference", "train", "fisher", "curvature", "controls", "report")
+    for name in (
+        *("params", "dataset", "features", "reference", "train", "fisher", "curvature", "calibrate"),
+        *("controls", "report"),
+    )
 }
 
 

@@ -7,7 +7,11 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
-VARIANTS = list(yaml.safe_load((ROOT / "params.yaml").read_text())["variants"])
+VARIANTS = [
+    name
+    for name, one in yaml.safe_load((ROOT / "params.yaml").read_text())["variants"].items()
+    if "profiles" not in one
+]
 
 
 def printed(profile: str) -> subprocess.CompletedProcess:
@@ -16,7 +20,7 @@ def printed(profile: str) -> subprocess.CompletedProcess:
 
 def test_every_stage_in_order_and_once_for_every_variant():
     lines = printed("mnist").stdout.splitlines()
-    once = ["params", "dataset", "features", "reference", "train", "fisher", "curvature"]
+    once = ["params", "dataset", "features", "reference", "train", "fisher", "curvature", "calibrate"]
     each = [stage for stage in ("quantize", "sample", "evaluate") for _ in VARIANTS]
     stages = [*once, *each, "controls", "report"]
     assert [line.split()[2] for line in lines] == [f"laqfi.stages.{stage}" for stage in stages]

@@ -35,7 +35,7 @@ def test_a_second_snakemake_run_runs_nothing(by_snakemake):
 
 def test_both_engines_make_the_same_bytes(by_dvc, by_snakemake):
     assert by_snakemake.outputs() == by_dvc.outputs()
-    assert len(by_dvc.outputs()) == 11 + 4 * 5 + 1 + 13 + 4  # once per profile, per variant, loss, figures, report
+    assert len(by_dvc.outputs()) == 12 + 4 * 5 + 1 + 13 + 4  # once per profile, per variant, loss, figures, report
 
 
 def test_a_snakemake_run_leaves_dvc_status_clean_and_the_same_lock(by_dvc, by_snakemake):

@@ -133,13 +133,25 @@ class Params(Block):
         return self
 
     @model_validator(mode="after")
+    def variants_are_for_profiles_that_exist(self):
+        for name, variant in self.variants.items():
+            for profile in variant.profiles or ():
+                if profile not in self.profiles:
+                    allowed = f"allowed is one of {sorted(self.profiles)}"
+                    raise ValueError(f"variants.{name}.profiles names {profile!r}, {allowed}")
+        if self.variants["fp32"].profiles is not None:
+            raise ValueError("variants.fp32 holds profiles, allowed is none: every profile runs it")
+        return self
+
+    @model_validator(mode="after")
     def profiles_run_variants_that_exist(self):
         for key, profile in self.profiles.items():
             named = self.variants if profile.variants is None else profile.variants
             if "fp32" not in named or len(set(named)) < len(named):
                 raise ValueError(f"profiles.{key}.variants is {named}, allowed is each variant once, fp32 among them")
             again = {name for drawn in profile.sample.headline.values() for name in drawn.variants}
-            for place, names, known in (("variants", named, self.variants), ("sample.headline", again, named)):
+            runs = self.variants_of(key)
+            for place, names, known in (("variants", named, self.variants), ("sample.headline", again, runs)):
                 for name in names:
                     if name not in known:
                         allowed = f"allowed is one of {sorted(known)}"
@@ -147,9 +159,15 @@ class Params(Block):
         return self
 
     def variants_of(self, profile: str) -> list[str]:
-        """Those it runs, in the order of `variants`."""
+        """Those it runs, in the order of `variants`: all that its list names, or without one all that are for no other,
+        and those that name it."""
         named = self.profiles[profile].variants
-        return [name for name in self.variants if named is None or name in named]
+        return [
+            name
+            for name, one in self.variants.items()
+            if (name in named if named is not None else one.profiles is None)
+            or (one.profiles is not None and profile in one.profiles)
+        ]
 
     def runs(self) -> dict[str, dict[str, str]]:
         """The pairs of an active profile and a variant, by the name that their stages have in dvc.lock."""
@@ -188,7 +206,7 @@ def complete(variant: Variant, place: str, path: Path, models: list[list[str]]) 
         raise LaqfiError(f"{path}: {first_line(error, place)}") from error
     except LaqfiError as error:
         raise LaqfiError(f"{path}: {place}.policy: {error}") from error
-    return Variant(policy=variant.policy, **variant.recipe, **checked[0].model_dump())
+    return Variant(policy=variant.policy, profiles=variant.profiles, **variant.recipe, **checked[0].model_dump())
 
 
 def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
@@ -204,8 +222,8 @@ def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
 
 
 def without_the_undone(variant: Variant) -> dict:
-    """As JSON, without the keys of a recipe that say nothing."""
-    undone = variant.recipe.keys() - variant.given().keys()
+    """As JSON, without the keys of a recipe that say nothing, and without the profiles that it is for."""
+    undone = {"profiles"} | variant.recipe.keys() - variant.given().keys()
     return {key: value for key, value in as_json(variant).items() if key not in undone}
 
 
