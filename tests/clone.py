@@ -14,6 +14,7 @@ import yaml
 
 import active_runs
 from engines import planned_jobs
+from laqfi.params import sweeps, whole
 from tiny import ROOT, tiny_params
 
 MAKES = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")  # what `make test` tells a make it starts, which a user's is not told
@@ -80,11 +81,7 @@ class Clone:
     def write_params(self, params):
         """With the runs that `make repro` would record, so that a plain `dvc repro` goes by it."""
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        found = {
-            f"{profile}-{variant}": {"profile": profile, "variant": variant}
-            for profile in params["active"]
-            for variant in params["profiles"][profile].get("variants", params["variants"])
-        }
+        found = whole.Params.model_validate(sweeps.expanded(params)).runs()
         (self.folder / "workflow/runs.yaml").write_text(active_runs.text(found))
 
     def resolve(self) -> None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from clone import Clone
+from laqfi.params import sweeps, whole
 from tiny import ROOT, tiny_params
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -27,7 +28,8 @@ def test_both_engines_resolve_to_the_same_jobs(real, active):
     assert set(by_dvc) == set(by_snakemake)
     for name, job in by_dvc.items():
         assert by_snakemake[name] == job, name
-    assert len(by_dvc) == len(active) * (8 + 3 * len(PARAMS["variants"]))  # once per profile, and per variant
+    runs = whole.Params.model_validate(sweeps.expanded(PARAMS | {"active": active})).runs()
+    assert len(by_dvc) == len(active) * 9 + 3 * len(runs)  # once per profile, and per variant
 
 
 def test_both_engines_run_just_the_variants_that_a_profile_names(real):
@@ -35,7 +37,8 @@ def test_both_engines_run_just_the_variants_that_a_profile_names(real):
     real.write_params(PARAMS | {"active": ["quick", "mnist"], "profiles": profiles})
     by_dvc, by_snakemake = real.ask("dvc_jobs"), real.ask("snakemake_jobs")
     assert {name for name in by_dvc if name.startswith("sample@quick")} == {"sample@quick-int8", "sample@quick-fp32"}
-    assert len(by_dvc) == 2 * 8 + 3 * (2 + len(PARAMS["variants"])) + 2
+    for_all = [name for name, one in PARAMS["variants"].items() if "profiles" not in one]
+    assert len(by_dvc) == 2 * 9 + 3 * (2 + len(for_all)) + 2
     assert by_dvc["report@quick"]["params"]["order"] == ["fp32", "int8"]
     assert {name: job for name, job in by_dvc.items() if not name.startswith("params@")} == by_snakemake
 

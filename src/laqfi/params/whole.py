@@ -114,9 +114,15 @@ class Profile(Block):
         return self
 
 
+class Listed(Variant):
+    """A variant as params.yaml has it. `profiles` are those that it is for; None: all that do not list others."""
+
+    profiles: list[Name] | None = None
+
+
 class Params(Block):
     active: Annotated[list[Name], Field(min_length=1)]
-    variants: dict[Name, Variant]
+    variants: dict[Name, Listed]
     profiles: dict[Name, Profile]
 
     @model_validator(mode="after")
@@ -195,7 +201,7 @@ def load(path: Path) -> Params:
     return params.model_copy(update={"variants": variants})
 
 
-def complete(variant: Variant, place: str, path: Path, models: list[list[str]]) -> Variant:
+def complete(variant: Listed, place: str, path: Path, models: list[list[str]]) -> Listed:
     """With every option of its policy; `models` are the groups of the models that it is for.
 
     Raises LaqfiError for options that the policy does not take, or not for one of the models.
@@ -206,7 +212,7 @@ def complete(variant: Variant, place: str, path: Path, models: list[list[str]]) 
         raise LaqfiError(f"{path}: {first_line(error, place)}") from error
     except LaqfiError as error:
         raise LaqfiError(f"{path}: {place}.policy: {error}") from error
-    return Variant(policy=variant.policy, profiles=variant.profiles, **variant.recipe, **checked[0].model_dump())
+    return Listed(policy=variant.policy, profiles=variant.profiles, **variant.recipe, **checked[0].model_dump())
 
 
 def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
@@ -221,7 +227,7 @@ def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
     return as_json(params.profiles[profile]) | named | made_of
 
 
-def without_the_undone(variant: Variant) -> dict:
+def without_the_undone(variant: Listed) -> dict:
     """As JSON, without the keys of a recipe that say nothing, and without the profiles that it is for."""
     undone = {"profiles"} | variant.recipe.keys() - variant.given().keys()
     return {key: value for key, value in as_json(variant).items() if key not in undone}

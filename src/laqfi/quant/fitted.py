@@ -1,7 +1,6 @@
 """A quantized model with what its recipe adds: learned rounding, rounded inputs, corrected noise."""
 
 import math
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -82,8 +81,9 @@ def network_of(tensors: dict[str, Tensor], metadata: dict, path: Path) -> nn.Mod
 
 def begun(stored: dict[str, Stored], base: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
     """The weights that fitting begins with: as stored, but FP32's where their rounding is yet to be learned."""
-    learned: Callable[[Stored], bool] = lambda one: recipe.reconstruct is not None and not one.layout.format.is_float  # noqa: E731
-    return {name: base[name] if learned(one) else one.layout.restore(one.parts).cpu() for name, one in stored.items()}
+    rounded = {name: one.layout.restore(one.parts).cpu() for name, one in stored.items()}
+    learned = {name for name, one in stored.items() if not one.layout.format.is_float} if recipe.reconstruct else ()
+    return rounded | {name: base[name] for name in learned}
 
 
 def rounded_inputs(

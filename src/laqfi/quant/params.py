@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from laqfi.base.block import Block, Name, Timestep
+from laqfi.base.block import Block, Timestep
 from laqfi.quant.recipe import Recipe
 
 
@@ -14,14 +14,10 @@ class Quantize(Block):
 
 
 class Variant(Recipe):
-    """A quantization policy with its options, which the policy itself declares, and what is done beside it.
-
-    `profiles` are those that it is for; None: for all that do not list others.
-    """
+    """A quantization policy with its options, which the policy itself declares, and what is done beside it."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     policy: str
-    profiles: list[Name] | None = None
 
     @property
     def recipe(self) -> dict:

@@ -54,4 +54,9 @@ class Recipe(BaseModel):
 
     def given(self) -> dict:
         """What is done, as JSON."""
-        return {key: value for key in Recipe.model_fields if (value := self.model_dump()[key]) is not None}
+        found = {key: getattr(self, key) for key in Recipe.model_fields}
+        return {
+            key: value.model_dump() if isinstance(value, Block) else value
+            for key, value in found.items()
+            if value is not None
+        }

@@ -39,7 +39,7 @@ def row(name: str, one: JudgedVariant, allocation: Allocation) -> Row:
         "learned rounding": learned_cell(allocation.recipe),
         "noise": "PTQD" if allocation.recipe.correct else "",
         "size": f"{one.measured.bytes / 2**20:.3f} MiB",
-        "noise MSE": f"{noise.mean(one.measured.noise_mse.values()):.1e}",
+        "noise MSE to FP32": f"{noise.mean(one.measured.noise_mse.values()):.1e}",
         "median PSNR [95 % CI]": median_cell(one.images.fidelity.median),
         "FID − FP32 [95 % CI]": difference_cell(one.images.difference),
         "all": ends_cell(one.images.simultaneous),
