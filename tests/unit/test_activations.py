@@ -265,3 +265,21 @@ def test_what_a_file_says_of_its_tables():
         DEVIATION: (2,),
     }
     assert Inputs(ranges="dynamic", timesteps=[], layers=[Input(name="x", bits=8)]).part_shapes() == {}
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e9])
+@pytest.mark.parametrize("ranges", ["static", "per_step", "tdq"])
+def test_inputs_whose_steps_float16_does_not_hold_are_refused(network, found, ranges, size):
+    network.middle.weight.mul_(size)
+    network.middle.bias.zero_()
+    with pytest.raises(LaqfiError, match="last: inputs are rounded in steps of"):
+        measured_inputs(network, Activations(bits=8, ranges=ranges), found)
+
+
+@pytest.mark.parametrize("ranges", ["static", "per_step", "tdq"])
+def test_inputs_that_are_always_zero_stay_zero(network, found, ranges):
+    network.middle.weight.zero_()
+    network.middle.bias.zero_()
+    about, tables = measured_inputs(network, Activations(bits=8, ranges=ranges), found)
+    assert not tables["activation/scale"][-1].any()
+    assert torch.isfinite(found.predictions(RoundedInputs(network, about, tables))).all()

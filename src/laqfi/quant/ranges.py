@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from laqfi.base.errors import LaqfiError
 from laqfi.quant.calibration import CalibrationSet, inputs_of, watch
 from laqfi.quant.recipe import Activations
 from laqfi.quant.tdq import fitted_scales
@@ -21,16 +22,30 @@ def measured_inputs(
     if settings.ranges == "dynamic":
         return about, {}
     if settings.ranges == "tdq":
-        return about, as_tables(*fitted_scales(network, layers, found))
+        return about, as_tables(layers, *fitted_scales(network, layers, found))
     low, high = extremes(network, layers, found)
     if not every_step:
         low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
     levels = torch.tensor([levels_of(one.bits) for one in layers for _ in range(one.quantizers)])
+    check_widths(layers, (high - low) / (levels[:, None] - 1))
     grids = [affine_grid(*ends, int(count)) for *ends, count in zip(low, high, levels, strict=True)]
-    return about, as_tables(*(torch.stack(parts) for parts in zip(*grids, strict=True)))
+    return about, as_tables(layers, *(torch.stack(parts) for parts in zip(*grids, strict=True)))
 
 
-def as_tables(scale: Tensor, zero_point: Tensor) -> dict[str, Tensor]:
+def check_widths(layers: list[Input], steps: Tensor) -> None:
+    """Raises LaqfiError, with the layer's name, for a step [quantizers, steps] that float16 takes for 0 or infinite."""
+    names = [one.name for one in layers for _ in range(one.quantizers)]
+    for name, row in zip(names, steps, strict=True):
+        kept = row.half()
+        if not kept.isfinite().all() or ((kept == 0) & (row != 0)).any():
+            raise LaqfiError(
+                f"{name}: inputs are rounded in steps of {row.min():g} to {row.max():g}, which float16 does not hold; "
+                "allowed is 6e-8 to 65504"
+            )
+
+
+def as_tables(layers: list[Input], scale: Tensor, zero_point: Tensor) -> dict[str, Tensor]:
+    check_widths(layers, scale)
     return dict(zip(PARTS, (scale.half().cpu(), zero_point.to(torch.uint8).cpu()), strict=True))
 
 

@@ -32,6 +32,7 @@ def fitted_scales(network: nn.Module, layers: list[Input], found: CalibrationSet
     zero_point = torch.where(signed, levels / 2, 0)
     start = first_scales(values, levels, signed)
     scale = fit(values, levels, zero_point, start, features(found.timesteps))
+    scale = scale * values.any(-1)  # inputs that are always zero need no step
     return scale, zero_point[..., 0].expand_as(scale)
 
 
@@ -55,7 +56,7 @@ def first_scales(values: Tensor, levels: Tensor, signed: Tensor) -> Tensor:
     mean, deviation = values.abs().flatten(1).mean(1), values.flatten(1).std(1)
     both = (mean + 3 * deviation) / (levels[:, 0, 0] / 2 - 1)
     one = (mean + 16 * deviation) / (levels[:, 0, 0] - 1)
-    return torch.where(signed[:, 0, 0], both, one).clamp(min=1e-6)
+    return torch.where(signed[:, 0, 0], both, one).clamp(min=1e-30)
 
 
 def features(timesteps: list[int]) -> Tensor:
