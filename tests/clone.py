@@ -11,6 +11,7 @@ from copy import copy
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
 import active_runs
 from engines import planned_jobs
@@ -18,6 +19,18 @@ from laqfi.params import sweeps, whole
 from tiny import ROOT, tiny_params
 
 MAKES = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")  # what `make test` tells a make it starts, which a user's is not told
+
+
+def runs_of(params: dict) -> dict[str, dict[str, str]]:
+    """What the active profiles run; of parameters that only a clone's own code allows, as far as lists of names say."""
+    try:
+        return whole.Params.model_validate(sweeps.expanded(params)).runs()
+    except ValidationError:
+        return {
+            f"{profile}-{variant}": {"profile": profile, "variant": variant}
+            for profile in params["active"]
+            for variant in params["profiles"][profile].get("variants", params["variants"])
+        }
 
 
 class Clone:
@@ -81,8 +94,7 @@ class Clone:
     def write_params(self, params):
         """With the runs that `make repro` would record, so that a plain `dvc repro` goes by it."""
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        found = whole.Params.model_validate(sweeps.expanded(params)).runs()
-        (self.folder / "workflow/runs.yaml").write_text(active_runs.text(found))
+        (self.folder / "workflow/runs.yaml").write_text(active_runs.text(runs_of(params)))
 
     def resolve(self) -> None:
         """Write data/tiny/params.json, which all other stages read."""
