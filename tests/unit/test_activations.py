@@ -18,13 +18,13 @@ from laqfi.storage.activations import (
     Input,
     Inputs,
     RoundedInputs,
-    affine_grid,
     check_layers,
     nearest_columns,
     rounded,
     straight_through,
 )
 from laqfi.storage.correction import BIAS, DEVIATION, SLOPE, Corrected, Correction
+from laqfi.storage.layout import affine_grid
 
 
 class Seamed(nn.Module):

@@ -43,6 +43,10 @@ class CalibrationSet:
         for x, timestep in zip(self.x, self.timesteps, strict=True):
             yield x, torch.full((len(x),), timestep, device=x.device)
 
+    def first(self) -> tuple[Tensor, Tensor]:
+        """x [1, C, H, W] and t [1]: what a network may be called with, to see how it calls its layers."""
+        return self.x[0, :1], torch.tensor(self.timesteps[:1], device=self.x.device)
+
     @torch.no_grad()
     def predictions(self, network: nn.Module) -> Tensor:
         """ε_θ of all samples: [steps, images, C, H, W]."""
@@ -109,16 +113,15 @@ def watch(
     """
     hooks, first, now = [], 0, 0
 
-    def look(quantizer: int, seam: int | None) -> Callable:
+    def look(quantizer: int, layer: Input) -> Callable:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            x = arguments[0]
-            for place, part in enumerate([x] if seam is None else [x[:, :seam], x[:, seam:]]):
+            for place, part in enumerate(layer.parts(arguments[0])):
                 see(quantizer + place, now, part)
 
         return hook
 
     for one in layers:
-        hooks.append(network.get_submodule(one.name).register_forward_pre_hook(look(first, one.seam)))
+        hooks.append(network.get_submodule(one.name).register_forward_pre_hook(look(first, one)))
         first += one.quantizers
     try:
         for now, (x, t) in enumerate(found.batches()):  # noqa: B007 read by the hooks

@@ -30,10 +30,9 @@ File = tuple[dict[str, Tensor], dict]  # tensors and metadata of a model file
 def split_at_seams(weights: list[Evidence], choices: Choices, network: nn.Module, found: CalibrationSet) -> Choices:
     """`choices`, where a convolution with one scale per channel reads a raw concatenation with several.
 
-    Groups are as wide as both halves allow, so that none holds weights of both (Q-Diffusion, section 3.3.2).
+    Groups are as wide as both halves allow, so that none holds weights of both (Q-Diffusion, Li et al. 2023).
     """
-    x, t = next(found.batches())
-    seams = {f"{one.name}.weight": one.seam for one in inputs_of(network, x[:1], t[:1], 8) if one.seam}
+    seams = {f"{one.name}.weight": one.seam for one in inputs_of(network, *found.first(), 8) if one.seam}
     split = dict(choices)
     for one in weights:
         chosen = choices.get(one.name)
@@ -54,7 +53,7 @@ def fitted(
     """
     metadata, kinds = model[1], families.blocks(settings_of(model[1]))
     teacher, student = (network_of(tensors, metadata, path) for tensors in (model[0], begun(stored, model[0], recipe)))
-    layers = [one.name for one in inputs_of(teacher, *first_sample(found), 8)]
+    layers = [one.name for one in inputs_of(teacher, *found.first(), 8)]
     if recipe.reconstruct is not None:
         stored = reconstruct(student, teacher, stored, kinds, layers, found, recipe.reconstruct, resume)
     tensors, header = as_file(stored, metadata)
@@ -66,11 +65,6 @@ def fitted(
         correction, tables = measured_correction(quantized, teacher, found)
         tensors, header = tensors | tables, header | {"correction": correction.model_dump()}
     return stored, (tensors, header)
-
-
-def first_sample(found: CalibrationSet) -> tuple[Tensor, Tensor]:
-    x, t = next(found.batches())
-    return x[:1], t[:1]
 
 
 def network_of(tensors: dict[str, Tensor], metadata: dict, path: Path) -> nn.Module:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from laqfi.storage.formats import Format
-from laqfi.storage.layout import Codes
+from laqfi.storage.layout import Codes, affine_grid
 
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3)
 
@@ -28,11 +28,8 @@ def candidate_grids(groups: Tensor, format: Format, clip: float):
         scale = clip * groups.abs().amax(1, keepdim=True) / (format.levels / 2)
         zero_point = torch.full_like(scale, format.levels // 2)
         return [((sign * scale).half().float(), zero_point) for sign in (1, -1)]
-    low = clip * groups.amin(1, keepdim=True).clamp(max=0)
-    high = clip * groups.amax(1, keepdim=True).clamp(min=0)
-    scale = ((high - low) / (format.levels - 1)).half().float()
-    zero_point = (-low / scale.where(scale != 0, torch.ones_like(scale))).round().clamp(0, format.levels - 1)
-    return [(scale, zero_point)]
+    ends = clip * groups.amin(1, keepdim=True), clip * groups.amax(1, keepdim=True)
+    return [affine_grid(*ends, format.levels)]
 
 
 def fit_grid(groups: Tensor, format: Format, search: Search, importance: Tensor | None = None) -> Codes:

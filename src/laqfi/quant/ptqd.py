@@ -1,7 +1,7 @@
 """Statistics of the noise that quantization adds to a prediction (PTQD, He et al. 2023), on the same x_t for both.
 
-Not followed: the published code takes the deviation of the residual per timestep only where a normality test passes;
-here always, as the formulas have it.
+That what is left is nearly Gaussian, as taking its variance off that of a step supposes, is the paper's word and not
+tested here.
 """
 
 import torch
@@ -26,7 +26,7 @@ def statistics(predicted: Tensor, expected: Tensor) -> tuple[Tensor, Tensor, Ten
     """k, b [C] and σ_q of Δ = ε_q − ε at one step, from twice [B, C, H, W].
 
     k = max(0, slope of Δ on ε) is the part that goes along with the noise; of what it leaves, b is the mean of every
-    channel and σ_q the standard deviation about it (eq. 7 to 10).
+    channel and σ_q the standard deviation about it.
     """
     predicted, expected = predicted.double(), expected.double()
     change = predicted - expected

@@ -7,16 +7,15 @@ from laqfi.base.errors import LaqfiError
 from laqfi.quant.calibration import CalibrationSet, inputs_of, watch
 from laqfi.quant.recipe import Activations
 from laqfi.quant.tdq import fitted_scales
-from laqfi.storage.activations import PARTS, Input, Inputs, affine_grid, levels_of
+from laqfi.storage.activations import PARTS, Input, Inputs, levels_of
+from laqfi.storage.layout import affine_grid
 
 
 def measured_inputs(
     network: nn.Module, settings: Activations, found: CalibrationSet
 ) -> tuple[Inputs, dict[str, Tensor]]:
     """What the file says of rounded inputs, and its tables, for a network whose weights are rounded already."""
-    x, t = next(found.batches())
-    layers = inputs_of(network, x[:1], t[:1], settings.bits)
-    every_step = settings.ranges in ("per_step", "tdq")
+    layers = inputs_of(network, *found.first(), settings.bits)
     timesteps = {"dynamic": [], "static": [found.timesteps[0]]}.get(settings.ranges, found.timesteps)
     about = Inputs(ranges=settings.ranges, timesteps=timesteps, layers=layers)
     if settings.ranges == "dynamic":
@@ -24,9 +23,9 @@ def measured_inputs(
     if settings.ranges == "tdq":
         return about, as_tables(layers, *fitted_scales(network, layers, found))
     low, high = extremes(network, layers, found)
-    if not every_step:
+    if settings.ranges == "static":
         low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
-    levels = torch.tensor([levels_of(one.bits) for one in layers for _ in range(one.quantizers)])
+    levels = levels_of(layers)
     check_widths(layers, (high - low) / (levels[:, None] - 1))
     grids = [affine_grid(*ends, int(count)) for *ends, count in zip(low, high, levels, strict=True)]
     return about, as_tables(layers, *(torch.stack(parts) for parts in zip(*grids, strict=True)))

@@ -1,8 +1,8 @@
 """Scales of inputs as a function of the timestep, fitted after training (TDQ, So et al. 2023), folded into a table.
 
 Not followed: fitting one quantizer after the other with the loss of its layer (all are fitted at once, to the inputs
-themselves: a scale that depends on nothing else has the same best value), and s0 from the mean of x (from that of |x|,
-as LSQ+ has it: of inputs that are alike on both sides of zero the mean says nothing).
+themselves, which needs no pass through the network), and s0 from the mean of x (from that of |x|: of inputs that are
+alike on both sides of zero the mean says nothing).
 """
 
 import math
@@ -27,7 +27,7 @@ ITERATIONS, LEARNING_RATE = 800, 3e-3
 def fitted_scales(network: nn.Module, layers: list[Input], found: CalibrationSet) -> tuple[Tensor, Tensor]:
     """Scale and zero point, twice [quantizers, steps], with a small Σ (x − x_q)² over the inputs of each quantizer."""
     values = seen_values(network, layers, found)
-    levels = torch.tensor([levels_of(one.bits) for one in layers for _ in range(one.quantizers)])[:, None, None].float()
+    levels = levels_of(layers)[:, None, None]
     signed = (values < 0).flatten(1).any(1)[:, None, None]
     zero_point = torch.where(signed, levels / 2, 0)
     start = first_scales(values, levels, signed)

@@ -90,7 +90,7 @@ def sample(
 
 
 def noise_gain(step: Callable, alpha_bar: float, alpha_bar_prev: float, options: dict) -> float:
-    """C_t: what a step adds to x for a unit of predicted noise (PTQD, He et al. 2023, eq. 13), clipping left out."""
+    """C_t: what a step adds to x for a unit of predicted noise (PTQD, He et al. 2023), clipping left out."""
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     means = [step(zero, noise, alpha_bar, alpha_bar_prev, **options | {"clip": False})[0] for noise in (one, zero)]
     return (means[0] - means[1]).item()

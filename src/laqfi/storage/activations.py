@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from laqfi.base.errors import LaqfiError
+from laqfi.storage.layout import affine_grid
 
 Ranges = Literal["static", "per_step", "dynamic", "tdq"]
 PARTS = ("activation/scale", "activation/zero_point")  # in the file: float16 and uint8 [quantizers, steps]
@@ -27,6 +28,10 @@ class Input(BaseModel):
     @property
     def quantizers(self) -> int:
         return 1 if self.seam is None else 2
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        """What each quantizer gets of the layer's input."""
+        return [x] if self.seam is None else [x[:, : self.seam], x[:, self.seam :]]
 
 
 class Inputs(BaseModel):
@@ -49,8 +54,9 @@ class Inputs(BaseModel):
         return dict(zip(PARTS, ((torch.float16, shape), (torch.uint8, shape)), strict=True))
 
 
-def levels_of(bits: int) -> int:
-    return 2**bits
+def levels_of(layers: list[Input]) -> Tensor:
+    """How many codes every quantizer of the layers has: float32 [quantizers]."""
+    return torch.tensor([2.0**one.bits for one in layers for _ in range(one.quantizers)])
 
 
 def rounded(x: Tensor, scale: Tensor, zero_point: Tensor, levels: Tensor, round: Callable = torch.round) -> Tensor:
@@ -63,14 +69,6 @@ def rounded(x: Tensor, scale: Tensor, zero_point: Tensor, levels: Tensor, round:
 def straight_through(x: Tensor) -> Tensor:
     """Rounded, with the derivative of x itself: for fitting."""
     return x + (x.round() - x).detach()
-
-
-def affine_grid(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """Scale, rounded to the float16 that is stored, and zero point of the grid from `low` to `high`, zero on it."""
-    low, high = low.clamp(max=0), high.clamp(min=0)
-    scale = ((high - low) / (levels - 1)).half().float()
-    zero_point = (-low / scale.where(scale != 0, torch.ones_like(scale))).round().clamp(0, levels - 1)
-    return scale, zero_point
 
 
 def per_sample(row: Tensor, x: Tensor) -> Tensor:
@@ -102,17 +100,13 @@ class RoundedInput(nn.Module):
                 f"{self.about.name}: got {x.shape[0]} rows for {self.clock.columns.shape[0]} samples, "
                 "allowed is one row per sample where activations are rounded"
             )
-        return self.layer(torch.cat([self.quantized(i, part) for i, part in enumerate(self.parts(x))], dim=1))
-
-    def parts(self, x: Tensor) -> list[Tensor]:
-        seam = self.about.seam
-        return [x] if seam is None else [x[:, :seam], x[:, seam:]]
+        return self.layer(torch.cat([self.quantized(i, part) for i, part in enumerate(self.about.parts(x))], dim=1))
 
     def quantized(self, quantizer: int, x: Tensor) -> Tensor:
-        levels = torch.full((), levels_of(self.about.bits), dtype=x.dtype, device=x.device)
+        levels = torch.full((), 2**self.about.bits, dtype=x.dtype, device=x.device)
         if self.scale is None:
             flat = x.flatten(1)
-            scale, zero_point = affine_grid(flat.amin(1), flat.amax(1), levels_of(self.about.bits))
+            scale, zero_point = affine_grid(flat.amin(1), flat.amax(1), 2**self.about.bits)
         else:
             scale, zero_point = (table[quantizer][self.clock.columns] for table in (self.scale, self.zero_point))
         return rounded(x, per_sample(scale.to(x.dtype), x), per_sample(zero_point.to(x.dtype), x), levels, self.round)

@@ -29,7 +29,7 @@ class Correction(BaseModel):
 
 
 class Corrected(nn.Module):
-    """ε̃ = (ε_q − b_t) / (1 + k_t) (PTQD, He et al. 2023, section 3.2).
+    """ε̃ = (ε_q − b_t) / (1 + k_t) (PTQD, He et al. 2023).
 
     slope k [steps], bias b [steps, C], deviation σ_q [steps] of what is left. `excess` is the deviation of the noise
     that stays in ε̃, σ_q / (1 + k), by timestep: the sampler takes its variance off the noise that it adds.

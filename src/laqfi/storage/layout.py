@@ -30,6 +30,14 @@ class Codes:
         return self.scale * (self.codes - self.zero_point)
 
 
+def affine_grid(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Scale, rounded to the float16 that is stored, and zero point of the grid from `low` to `high`, zero on it."""
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    scale = ((high - low) / (levels - 1)).half().float()
+    zero_point = (-low / scale.where(scale != 0, torch.ones_like(scale))).round().clamp(0, levels - 1)
+    return scale, zero_point
+
+
 @dataclass(frozen=True)
 class Layout:
     """The format of one tensor, and where its weights lie.
