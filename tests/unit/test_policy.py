@@ -276,11 +276,19 @@ def test_a_budget_may_be_given_as_bytes_as_a_ratio_or_as_mean_bits():
     assert choices_of("budget", target={"ratio": 32 / 5}) == expected
 
 
+@pytest.mark.parametrize("options", [{}, {"symmetric": False}, {"group_size": 8}, {"rest": "bfloat16"}], ids=str)
+def test_a_budget_may_be_the_bytes_of_one_format_for_all(options):
+    alike = choices_of("bits", format="int4", **options)
+    found = choices_of("budget", target={"format": "int4"}, **options)
+    assert found == choices_of("budget", target={"bytes": size_of(alike)}, **options)
+    assert size_of(found) <= size_of(alike)
+
+
 @pytest.mark.parametrize(
     "target", [{}, {"bytes": 4000, "ratio": 4.0}, {"bytes": 4000, "ratio": 4.0, "mean_bits": 4.0}], ids=str
 )
 def test_a_budget_takes_exactly_one_target(target):
-    with pytest.raises(ValidationError, match="allowed is exactly one of bytes, ratio, mean_bits"):
+    with pytest.raises(ValidationError, match="allowed is exactly one of bytes, ratio, mean_bits, format"):
         bind("budget", {"target": target, "formats": ["int4"]})
 
 

@@ -1,6 +1,7 @@
 """Formats under a limit of bytes, and the controls that spend as many by another idea of what matters."""
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -18,23 +19,27 @@ from laqfi.storage.formats import Format
 
 
 class Target(Block):
-    """The size of all tensors together: bytes, how many times smaller than float32, or mean bits per parameter."""
+    """The size of all tensors together: bytes, how many times smaller than float32, mean bits per parameter, or as many
+    bytes as the model takes with every matrix in one integer format."""
 
     bytes: Annotated[int, Field(gt=0, lt=2**63)] | None = None
     ratio: Annotated[float, Field(gt=1, le=1000)] | None = None
     mean_bits: Annotated[float, Field(gt=0, lt=32)] | None = None
+    format: IntegerFormat | None = None
 
     @model_validator(mode="after")
     def one_of_them(self):
         given = [key for key, value in self if value is not None]
         if len(given) != 1:
-            raise ValueError(f"found {given or 'nothing'}, allowed is exactly one of bytes, ratio, mean_bits")
+            raise ValueError(f"found {given or 'nothing'}, allowed is exactly one of bytes, ratio, mean_bits, format")
         return self
 
-    def limit(self, parameters: int) -> int:
-        """In bytes, for a model of so many parameters."""
+    def limit(self, parameters: int, size_in: Callable[[str], int]) -> int:
+        """In bytes, for a model of so many parameters; `size_in` says how many it takes in one format."""
         if self.bytes is not None:
             return self.bytes
+        if self.format is not None:
+            return size_in(self.format)
         return int(parameters * (4 / self.ratio if self.ratio is not None else self.mean_bits / 8))
 
 
@@ -68,7 +73,9 @@ def budget(
     matrices = [Format(name, symmetric, group_size) for name in formats]
     options = [[Format("float32")] if t.name in keep else matrices if t.is_matrix else [Format(rest)] for t in tensors]
     sizes = [[t.layout(one).bytes() for one in some] for t, some in zip(tensors, options, strict=True)]
-    limit = target.limit(sum(t.weight.numel() for t in tensors))
+    limit = target.limit(
+        sum(t.weight.numel() for t in tensors), lambda name: size_in(tensors, Format(name, symmetric, group_size), rest)
+    )
     if importance == "uniform":
         chosen = widest(options, sizes, limit)
     else:
@@ -81,6 +88,11 @@ def budget(
     return {
         t.name: Choice(some[j], None, search, rounding) for t, some, j in zip(tensors, options, chosen, strict=True)
     }
+
+
+def size_in(tensors: list[Evidence], matrices: Format, rest: FloatFormat) -> int:
+    """Bytes with all matrices in one format and the other tensors in another."""
+    return sum(t.layout(matrices if t.is_matrix else Format(rest)).bytes() for t in tensors)
 
 
 def widest(options: list[list[Format]], sizes: list[list[int]], limit: int) -> list[int]:
