@@ -80,8 +80,8 @@ def test_no_parameter_has_a_name_that_dvc_ignores():
         ("profiles.tiny.fisher.timesteps", [1, 50, 101], "before timestep 101"),
         ("profiles.tiny.fisher", TINY["fisher"] | {"timesteps": [1, 50], "bins": [1, 99]}, "fisher.bins ends at 99"),
         ("profiles.tiny.fisher.bins", [1, 10, 100], "no timestep in the bin 1 < t <= 10"),
-        ("profiles.tiny.evaluate.noise_timesteps", [101], "allowed is 1 to diffusion.timesteps = 100"),
-        ("profiles.tiny.sample.steps", 101, "allowed is 1 to diffusion.timesteps = 100"),
+        ("profiles.tiny.evaluate.noise_timesteps", [101], "allowed is 1 to the diffusion's last timestep, 100"),
+        ("profiles.tiny.sample.steps", 101, "allowed is 1 to the diffusion's last timestep, 100"),
         ("profiles.tiny.sample.images", 7, "at least 2 x evaluate.groups = 8"),
         ("profiles.tiny.sample.seeds", [1, 1], "seeds must differ"),
         (
@@ -91,7 +91,7 @@ def test_no_parameter_has_a_name_that_dvc_ignores():
         ),
         ("profiles.tiny.quantize.timestep", 2, "allowed is one of fisher.timesteps [1, 50, 100]"),
         ("profiles.tiny.model.heads", 3, "allowed is a divisor of base_channels = 4"),
-        ("profiles.tiny.model.attention", [7], "profiles.tiny.model.attention.0: found 7"),
+        ("profiles.tiny.model.attention", [7], "profiles.tiny.model.unet.attention.0: found 7"),
         ("profiles.tiny.features", {"network": "inception"}, "sha256: Field required"),
         ("profiles.tiny.features", {"network": "vgg"}, "profiles.tiny.features"),
         ("profiles", [], "profiles: found []"),
@@ -234,7 +234,7 @@ def test_resolved_settings_do_not_depend_on_how_they_are_written(tmp_path):
 
 def test_resolved_settings_hold_every_default_and_nothing_of_other_profiles(tmp_path):
     found = resolved(tmp_path, tiny_params())
-    assert found.keys() == TINY.keys() | {"order", "profile", "program", "variants", "versions"}
+    assert found.keys() == TINY.keys() | {"folders", "order", "profile", "program", "variants", "versions"}
     assert found["variants"]["threshold"] == {"policy": "threshold", "tau": 0.1, "dtype": "float16"}
     assert found["variants"]["budget"]["target"] == {"ratio": 5.0, "bytes": None, "mean_bits": None, "format": None}
     assert found["sample"]["eta"] == 0.0

@@ -167,6 +167,15 @@ def opened(path: Path) -> Iterator[tuple[safe_open, dict]]:
         raise LaqfiError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from error
 
 
+def read_foreign_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file that another program made. Raises LaqfiError if it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        raise LaqfiError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from error
+
+
 def check_seal(path: Path) -> None:
     """Raises LaqfiError if a safetensors file does not hold the SHA-256 of its own bytes."""
     try:

@@ -3,23 +3,31 @@
 A family's module has `build(settings, image)`, the network for images [C, H, W], called as model(x, timestep);
 `group_of(name)`, the group that the report and some policies count a parameter in (None: no group); and
 `groups(settings)`, all of them in order. Its settings are a block with the family's name. It may have `BLOCKS`, classes
-of modules that are fitted as a whole where rounding is learned; other layers then are fitted one by one.
+of modules that are fitted as a whole where rounding is learned; other layers then are fitted one by one. Settings with
+a `scheduler`, the config of one of diffusers, bring the noise schedule and a sampler of their own, and `weights`.
 """
 
+from pathlib import Path
 from types import ModuleType
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from laqfi.models import unet
+from laqfi.models import diffusers_unet, unet
 
-# With a second family: Annotated[unet.Unet | other.Other, Field(discriminator="family")].
-Settings = unet.Unet
-FAMILIES: dict[str, ModuleType] = {"unet": unet}
+Settings = Annotated[unet.Unet | diffusers_unet.Diffusers, Field(discriminator="family")]
+FAMILIES: dict[str, ModuleType] = {"unet": unet, "diffusers": diffusers_unet}
 
 
 def build(settings: Settings, image: tuple[int, int, int]) -> nn.Module:
     """The network that `settings` describe, with new weights. Raises ValueError for images that it cannot take."""
     return FAMILIES[settings.family].build(settings, image)
+
+
+def weights(settings: Settings, folder: Path, image: tuple[int, int, int]) -> dict[str, Tensor]:
+    """Those in a folder of a network that is not trained here, by name. Errors are those of the family's `weights`."""
+    return FAMILIES[settings.family].weights(settings, folder, image)
 
 
 def group_of(settings: Settings, name: str) -> str | None:
@@ -35,6 +43,11 @@ def groups(settings: Settings) -> list[str]:
 def blocks(settings: Settings) -> tuple[type[nn.Module], ...]:
     """Classes of modules that are fitted as a whole."""
     return getattr(FAMILIES[settings.family], "BLOCKS", ())
+
+
+def scheduler_of(settings: Settings) -> dict | None:
+    """The config of the scheduler that the network brings, None if it is trained on the profile's own schedule."""
+    return getattr(settings, "scheduler", None)
 
 
 def is_scored(settings: Settings, name: str, tensor: Tensor) -> bool:

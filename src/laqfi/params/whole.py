@@ -14,13 +14,15 @@ from laqfi.data import datasets
 from laqfi.data.params import Dataset
 from laqfi.diffusion.params import Diffusion, Train
 from laqfi.models import families
+from laqfi.models.scheduler import alphas_cumprod
+from laqfi.models.scheduler import timesteps as called_at
 from laqfi.params import sweeps, yaml12
 from laqfi.quality.params import Evaluate, Features
 from laqfi.quant.params import Controls, Quantize, Variant
 from laqfi.quant.policies import every as policies
 from laqfi.quant.recipe import Calibration
-from laqfi.sampling.params import Sample
-from laqfi.sampling.samplers import SAMPLERS, takes_eta
+from laqfi.sampling.params import Sample, Sampler
+from laqfi.sampling.samplers import SAMPLERS, SCHEDULER, takes_eta
 from laqfi.sensitivity.params import Curvature, Fisher
 
 
@@ -31,9 +33,9 @@ class Profile(Block):
     threads: Annotated[int, Field(ge=1, le=1024)]
     dataset: Dataset
     features: Features
-    diffusion: Diffusion
+    diffusion: Diffusion | None = None
     model: families.Settings
-    train: Train
+    train: Train | None = None
     fisher: Fisher
     curvature: Curvature
     calibration: Calibration
@@ -43,8 +45,35 @@ class Profile(Block):
     controls: Controls
 
     @model_validator(mode="after")
+    def model_is_trained_or_brought(self):
+        brought = families.scheduler_of(self.model) is not None
+        if brought and self.model.path is None:
+            raise ValueError("model.path: found none, allowed is the folder of the network")
+        for key in ("diffusion", "train"):
+            if (getattr(self, key) is None) != brought:
+                word = "none: the model brings its own" if brought else f"a block, which {self.model.family} needs"
+                raise ValueError(f"{key}: found {'one' if brought else 'none'}, allowed is {word}")
+        return self
+
+    @property
+    def timesteps(self) -> int:
+        """Of the diffusion process."""
+        config = families.scheduler_of(self.model)
+        return self.diffusion.timesteps if config is None else len(alphas_cumprod(config)) - 1
+
+    @property
+    def by_scheduler(self) -> bool:
+        """Whether the model's own scheduler draws any images."""
+        return any(drawn.sampler == SCHEDULER for drawn in (self.sample, *self.sample.headline.values()))
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Where what the profile takes from outside lies. No stage depends on it: on the content it does."""
+        return {} if self.train is not None else {"model": self.model.path}
+
+    @model_validator(mode="after")
     def timesteps_are_those_of_the_diffusion(self):
-        last = self.diffusion.timesteps
+        last = self.timesteps
         limits = {
             "fisher.timesteps": max(self.fisher.timesteps),
             "curvature.timesteps": max(self.curvature.timesteps),
@@ -58,9 +87,11 @@ class Profile(Block):
             )
         for key, value in limits.items():
             if value > last:
-                raise ValueError(f"{key} holds {value}, allowed is 1 to diffusion.timesteps = {last}")
+                raise ValueError(f"{key} holds {value}, allowed is 1 to the diffusion's last timestep, {last}")
         if self.fisher.bins[-1] < last:
-            raise ValueError(f"fisher.bins ends at {self.fisher.bins[-1]}, allowed is diffusion.timesteps = {last}")
+            raise ValueError(
+                f"fisher.bins ends at {self.fisher.bins[-1]}, allowed is the diffusion's last timestep, {last}"
+            )
         if self.quantize.timestep not in self.fisher.timesteps:
             raise ValueError(
                 f"quantize.timestep is {self.quantize.timestep}, allowed is one of fisher.timesteps"
@@ -85,12 +116,25 @@ class Profile(Block):
     def samplers_are_there(self):
         for name, drawn in {"sample": self.sample, **self.sample.headline}.items():
             place = name if name == "sample" else f"sample.headline.{name}"
-            if drawn.sampler not in SAMPLERS:
-                raise ValueError(f"{place}.sampler: found {drawn.sampler!r}, allowed is one of {sorted(SAMPLERS)}")
+            self.check_sampler(drawn, place)
             if drawn.eta != 0 and not takes_eta(drawn.sampler):
                 takers = [sampler for sampler in SAMPLERS if takes_eta(sampler)]
                 raise ValueError(f"{place}.eta: {drawn.sampler} takes none; allowed is 0, or a sampler of {takers}")
         return self
+
+    def check_sampler(self, drawn: Sampler, place: str) -> None:
+        config = families.scheduler_of(self.model)
+        allowed = [*sorted(SAMPLERS), *([] if config is None else [SCHEDULER])]
+        if drawn.sampler not in allowed:
+            raise ValueError(f"{place}.sampler: found {drawn.sampler!r}, allowed is one of {allowed}")
+        if drawn.sampler == SCHEDULER:
+            try:
+                called_at(config, drawn.steps)
+            except ValueError as error:
+                raise ValueError(f"{place}.{error}") from error
+        if (drawn.sampler == SCHEDULER) != (self.sample.clip is None):
+            word = "none: a scheduler clips as its config says" if self.sample.clip is not None else "true or false"
+            raise ValueError(f"sample.clip: found {self.sample.clip}, allowed for {drawn.sampler} is {word}")
 
     @model_validator(mode="after")
     def there_are_as_many_images(self):
@@ -157,6 +201,10 @@ class Params(Block):
                 raise ValueError(f"profiles.{key}.variants is {named}, allowed is each variant once, fp32 among them")
             again = {name for drawn in profile.sample.headline.values() for name in drawn.variants}
             runs = self.variants_of(key)
+            if profile.by_scheduler and (corrected := [name for name in runs if self.variants[name].correct]):
+                raise ValueError(
+                    f"variants.{corrected[0]}.correct: found one, allowed is none where a scheduler samples"
+                )
             for place, names, known in (("variants", named, self.variants), ("sample.headline", again, runs)):
                 for name in names:
                     if name not in known:
@@ -223,7 +271,7 @@ def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
     order = params.variants_of(profile)
     variants = {name: without_the_undone(params.variants[name]) for name in order}
     made_of = {"program": program.programs(versions), "versions": dict(versions)}
-    named = {"profile": profile, "order": order, "variants": variants}
+    named = {"profile": profile, "order": order, "variants": variants, "folders": params.profiles[profile].folders}
     return as_json(params.profiles[profile]) | named | made_of
 
 

@@ -12,7 +12,6 @@ from laqfi import records
 from laqfi.base import files, streamed
 from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
-from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.models import families
 from laqfi.quant.evidence import Evidence
 from laqfi.quant.params import Quantize
@@ -20,7 +19,7 @@ from laqfi.sampling.params import Sampler
 from laqfi.sampling.samplers import error_gains
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.sensitivity.fisher import bin_of, bin_shares
-from laqfi.storage.model_file import described, layouts_of, output_axes
+from laqfi.storage.model_file import alphas_cumprod_of, described, layouts_of, output_axes
 
 WEIGHTINGS = ("last", "uniform", "sampler")
 
@@ -62,18 +61,17 @@ def gather(
     tensors, metadata = model
     network, header = described(metadata, path)
     layouts_of(tensors, metadata, network, path)
-    axes, alphas_cumprod = output_axes(network), linear_alphas_cumprod(**header.diffusion.model_dump())
+    axes, alphas_cumprod = output_axes(network), alphas_cumprod_of(header)
     scores = normalised_scores(records.read(table, records.FisherTable), settings, table)
     groups = {name: families.group_of(header.model, name) for name in tensors}
     scored = {name for name, tensor in tensors.items() if families.is_scored(header.model, name, tensor)}
     if unlike := set(scores) ^ scored:
         raise LaqfiError(f"{table} and {path} are not of one model: only one of them holds {min(unlike)}")
     compensations = read_compensations(curvature, tensors, axes)
-    if (last := fisher.bins[-1]) < header.diffusion.timesteps:
-        raise LaqfiError(
-            f"{path}: has {header.diffusion.timesteps} timesteps, the bins of its Fisher maps end at {last}"
-        )
+    if (last := fisher.bins[-1]) < len(alphas_cumprod) - 1:
+        raise LaqfiError(f"{path}: has {len(alphas_cumprod) - 1} timesteps, the bins of its Fisher maps end at {last}")
     sampling = sampler.model_dump(include=set(Sampler.model_fields))
+    sampling["scheduler"] = families.scheduler_of(header.model)
     bins = {kind: bin_weights(kind, fisher.bins, alphas_cumprod, **sampling) for kind in WEIGHTINGS}
     return [
         Evidence(
@@ -142,7 +140,14 @@ def read_compensations(
 
 
 def bin_weights(
-    weighting: str, bins: list[int], alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float
+    weighting: str,
+    bins: list[int],
+    alphas_cumprod: Tensor,
+    *,
+    sampler: str,
+    steps: int,
+    eta: float,
+    scheduler: dict | None = None,
 ) -> dict[int, float]:
     """What each timestep bin counts.
 
@@ -154,6 +159,7 @@ def bin_weights(
     if weighting == "uniform":
         return bin_shares(bins)
     weights = dict.fromkeys(bins, 0.0)
-    for timestep, gain in error_gains(alphas_cumprod, sampler=sampler, steps=steps, eta=eta).items():
+    gains = error_gains(alphas_cumprod, sampler=sampler, steps=steps, eta=eta, scheduler=scheduler)
+    for timestep, gain in gains.items():
         weights[bin_of(timestep, bins)] += gain
     return weights

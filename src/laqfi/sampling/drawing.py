@@ -1,5 +1,6 @@
 """Images of a model for a list of seeds, batch by batch, each from its own stream of noise."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,7 @@ from laqfi.base.device import allow_tf32, default_device, upload
 from laqfi.base.pictures import to_uint8
 from laqfi.base.random import NoiseStreams
 from laqfi.sampling import samplers
-from laqfi.sampling.network import prepared
+from laqfi.sampling.network import prepared, raw
 from laqfi.sampling.params import Drawing
 from laqfi.storage.correction import excess_of
 
@@ -21,9 +22,13 @@ def draw_images(
     shape: tuple[int, int, int],
     settings: Drawing,
     images: int,
+    scheduler: Mapping | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """uint8 [seeds, images, C, H, W]: `images` for each seed; image i of a seed is the same however many are drawn."""
+    """uint8 [seeds, images, C, H, W]: `images` for each seed; image i of a seed is the same however many are drawn.
+
+    `scheduler` is the config of the model's own, for the sampler "scheduler".
+    """
 
     def batch(seed: int, indices: range) -> np.ndarray:
         noise = NoiseStreams(seed, indices, shape)
@@ -33,14 +38,16 @@ def draw_images(
             alphas_cumprod,
             **settings.model_dump(include={"sampler", "steps", "eta", "clip"}),
             excess=partial(excess_of, model),
+            scheduler=scheduler,
             progress=f"seed {seed}, images {indices.start}-{indices.stop - 1}" if progress else None,
         )
         return to_uint8(drawn).cpu().numpy()
 
     starts = range(0, images, settings.batch_size)
     parts = [range(start, min(start + settings.batch_size, images)) for start in starts]
-    denoiser = prepared(model, settings.precision)
     allow_tf32(settings.precision == "tf32")
-    drawn = [np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds]
+    with raw(model, settings.sampler == samplers.SCHEDULER):
+        denoiser = prepared(model, settings.precision)
+        drawn = [np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds]
     allow_tf32(False)
     return np.stack(drawn)

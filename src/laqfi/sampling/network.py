@@ -1,5 +1,8 @@
 """The network as a sampler calls it, hundreds of times with the same weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +10,19 @@ from laqfi.base.device import captured, compiled, default_device
 from laqfi.diffusion.process import Denoiser
 from laqfi.sampling.params import Precision
 from laqfi.storage.modules import restored
+
+
+@contextmanager
+def raw(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """While open, a network that a scheduler steps from returns what it does by itself, not the noise in it."""
+    inside = [module for module in model.modules() if wanted and hasattr(module, "raw")]
+    try:
+        for module in inside:
+            module.raw = True
+        yield
+    finally:
+        for module in inside:
+            module.raw = False
 
 
 def prepared(model: nn.Module, precision: Precision) -> Denoiser:

@@ -8,7 +8,10 @@ from laqfi.base.block import Block, Count, Name, Seed, Timestep
 
 
 class Sampler(Block):
-    """What decides how much each timestep counts. `eta` is of samplers that take it, 0 for others."""
+    """What decides how much each timestep counts. `eta` is of samplers that take it, 0 for others.
+
+    `sampler` may be "scheduler": the own one of a model that brings one.
+    """
 
     sampler: Name
     steps: Timestep
@@ -16,9 +19,9 @@ class Sampler(Block):
 
 
 class Trajectory(Sampler):
-    """The way of a sampler from noise to an image."""
+    """The way of a sampler from noise to an image; a scheduler clips as its config says, and takes no `clip`."""
 
-    clip: bool
+    clip: bool | None = None
 
 
 Images = Annotated[int, Field(ge=2, le=1_000_000)]

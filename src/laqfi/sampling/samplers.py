@@ -7,7 +7,7 @@ the parameter `eta` gets it; others do not.
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -16,8 +16,11 @@ from tqdm import tqdm
 
 from laqfi.base.registry import Registry
 from laqfi.diffusion.process import Denoiser
+from laqfi.models.scheduler import timesteps as called_at
+from laqfi.sampling.scheduled import scheduled, unclipped
 
 SAMPLERS = Registry()
+SCHEDULER = "scheduler"  # in a sampler's place: the own one of a model that brings one
 
 
 def predict_x0(x: Tensor, noise: Tensor, alpha_bar: float, clip: bool) -> Tensor:
@@ -48,7 +51,12 @@ def ddpm(x: Tensor, noise: Tensor, alpha_bar: float, alpha_bar_prev: float, *, c
 
 def takes_eta(sampler: str) -> bool:
     """Raises LaqfiError for an unknown sampler."""
-    return "eta" in inspect.signature(SAMPLERS.find(sampler)).parameters
+    return sampler != SCHEDULER and "eta" in inspect.signature(SAMPLERS.find(sampler)).parameters
+
+
+def trajectory(timesteps: int, sampler: str, steps: int, scheduler: Mapping | None) -> list[int]:
+    """The timesteps at which the network is called in sampling. Raises ValueError as `scheduled.timesteps` does."""
+    return spaced_timesteps(timesteps, steps) if sampler != SCHEDULER else called_at(scheduler, steps)
 
 
 def spaced_timesteps(timesteps: int, steps: int) -> list[int]:
@@ -67,14 +75,19 @@ def sample(
     eta: float,
     clip: bool,
     excess: Callable[[int], float] = lambda timestep: 0.0,
+    scheduler: Mapping | None = None,
     progress: str | None = None,
 ) -> Tensor:
     """Run the reverse process from x_T = draw() to x_0 [B, C, H, W].
 
     `draw` gives standard normal noise of the batch's shape; it is called once for x_T and once for every step that adds
     noise. `eta` is for samplers that take it. `excess` is the deviation, by timestep, of noise that is in a prediction
-    already: its variance is taken off that of the step. Raises LaqfiError for an unknown sampler.
+    already: its variance is taken off that of the step. For the sampler "scheduler" that of diffusers with the config
+    `scheduler` makes the steps, of what the network returns while it is `raw`. Raises LaqfiError for an unknown
+    sampler.
     """
+    if sampler == SCHEDULER:
+        return scheduled(denoiser, draw, scheduler, steps, progress)
     step = SAMPLERS.find(sampler)
     options = {"clip": clip} | ({"eta": eta} if takes_eta(sampler) else {})
     x = draw()
@@ -96,24 +109,28 @@ def noise_gain(step: Callable, alpha_bar: float, alpha_bar_prev: float, options:
     return (means[0] - means[1]).item()
 
 
-def error_gains(alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float) -> dict[int, float]:
+def error_gains(
+    alphas_cumprod: Tensor, *, sampler: str, steps: int, eta: float, scheduler: Mapping | None = None
+) -> dict[int, float]:
     """Squared gain from an error in the predicted noise at each step's timestep to the final image.
 
     Without clipping, what a sampler makes is linear in the predicted noise: row i of one run without any other noise,
     in which the noise predicted at step i is 1, ends in the gain of that step. Clipping, which only lowers it, is left
     out. The gains of steps at the same timestep add up.
     """
-    unit, asked = torch.eye(steps, dtype=torch.float64), iter(range(steps))
+    timesteps = trajectory(len(alphas_cumprod) - 1, sampler, steps, scheduler)
+    unit, asked = torch.eye(len(timesteps), dtype=torch.float64), iter(range(len(timesteps)))
     final = sample(
-        lambda x, t: unit[:, next(asked)],
-        lambda: torch.zeros(steps, dtype=torch.float64),
+        lambda x, t: unit[:, next(asked)].view(x.shape),
+        lambda: torch.zeros(len(timesteps), 1, 1, 1, dtype=torch.float64),
         alphas_cumprod,
         sampler=sampler,
         steps=steps,
         eta=eta,
         clip=False,
+        scheduler=None if scheduler is None else unclipped(scheduler),
     )
     gains: dict[int, float] = {}
-    for timestep, gain in zip(spaced_timesteps(len(alphas_cumprod) - 1, steps), final.tolist(), strict=True):
+    for timestep, gain in zip(timesteps, final.flatten().tolist(), strict=True):
         gains[timestep] = gains.get(timestep, 0.0) + gain**2
     return gains

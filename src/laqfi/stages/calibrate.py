@@ -9,11 +9,13 @@ from torch import Tensor
 from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.random import NoiseStreams, derive_seed
+from laqfi.models import families
 from laqfi.quant.recipe import Calibration
 from laqfi.sampling import samplers
+from laqfi.sampling.network import raw
 from laqfi.sampling.params import Trajectory
 from laqfi.stages import command
-from laqfi.storage.model_file import read_model
+from laqfi.storage.model_file import read_model, settings_of
 
 
 def calibrate(calibration: Calibration, sample: Trajectory, *, model: Path, out: Path) -> None:
@@ -24,22 +26,26 @@ def calibrate(calibration: Calibration, sample: Trajectory, *, model: Path, out:
     network, alphas_cumprod, metadata = read_model(model, default_device())
     shape = tuple(metadata["image"])
     streams = NoiseStreams(derive_seed("calibration", calibration.seed), range(calibration.images), shape)
-    kept = {int(step) for step in np.linspace(0, sample.steps - 1, calibration.steps).round()}
+    scheduler = families.scheduler_of(settings_of(metadata))
+    called = samplers.trajectory(len(alphas_cumprod) - 1, sample.sampler, sample.steps, scheduler)
+    kept = {int(step) for step in np.linspace(0, len(called) - 1, calibration.steps).round()}
     seen: list[tuple[int, np.ndarray]] = []
-    calls = iter(range(sample.steps))
+    calls = iter(range(len(called)))
 
     def watched(x: Tensor, t: Tensor) -> Tensor:
         if next(calls) in kept:
             seen.append((int(t[0]), x.cpu().numpy()))
         return network(x, t)
 
-    samplers.sample(
-        watched,
-        lambda: torch.from_numpy(streams.draw()).to(default_device()),
-        alphas_cumprod,
-        **sample.model_dump(include=set(Trajectory.model_fields)),
-        progress="calibrate",
-    )
+    with raw(network, sample.sampler == samplers.SCHEDULER):
+        samplers.sample(
+            watched,
+            lambda: torch.from_numpy(streams.draw()).to(default_device()),
+            alphas_cumprod,
+            **sample.model_dump(include=set(Trajectory.model_fields)),
+            scheduler=scheduler,
+            progress="calibrate",
+        )
     timesteps, x = zip(*seen, strict=True)
     files.write_arrays(out, x=np.stack(x), timesteps=np.array(timesteps))
 

@@ -10,6 +10,7 @@ from laqfi import records
 from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
+from laqfi.models import families
 from laqfi.quality.judge import Judge
 from laqfi.quality.params import Groups
 from laqfi.quant.apply import as_file, store_all, store_for_all, stored_size
@@ -22,7 +23,7 @@ from laqfi.quant.policies.budget import Importance, Target, budget
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Drawing
 from laqfi.stages import command
-from laqfi.storage.model_file import model_of
+from laqfi.storage.model_file import model_of, settings_of
 
 FORMATS = ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "float16"]
 
@@ -47,6 +48,7 @@ def controls(
     measured = read_fisher(fisher, tensors)
     weights = gather((tensors, metadata), model, quantize, sample, table=table, fisher=measured, curvature=curvature)
     judge, shape = Judge(network, reference, evaluate.groups), tuple(metadata["image"])
+    scheduler = families.scheduler_of(settings_of(metadata))
     base_images = first_images(base_samples, len(sample.seeds), controls.images, shape)
 
     points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]
@@ -58,7 +60,7 @@ def controls(
             return None
         stored = store_all(weights, chosen)
         denoiser, alphas_cumprod, _ = model_of(*as_file(stored, metadata), model, default_device())
-        images = draw_images(denoiser, alphas_cumprod, shape, sample, controls.images, progress=False)
+        images = draw_images(denoiser, alphas_cumprod, shape, sample, controls.images, scheduler, progress=False)
         return records.StoredQuality(bytes=stored_size(stored), **dict(judge.quality(images, base_images)))
 
     rows = [

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from laqfi.base import files, pictures
 from laqfi.base.device import default_device
+from laqfi.models import families
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Sample
 from laqfi.stages import command
-from laqfi.storage.model_file import read_model
+from laqfi.storage.model_file import read_model, settings_of
 
 SHEET = 100  # images in the picture, ten to a row
 
@@ -19,8 +20,8 @@ def sample(sample: Sample, name: str, *, model: Path, out: Path, sheet: Path) ->
     """
     network, alphas_cumprod, metadata = read_model(model, default_device())
     draws = {"images": sample, **sample.headlines_of(name)}
-    shape = tuple(metadata["image"])
-    drawn = {key: draw_images(network, alphas_cumprod, shape, how, how.images) for key, how in draws.items()}
+    shape, scheduler = tuple(metadata["image"]), families.scheduler_of(settings_of(metadata))
+    drawn = {key: draw_images(network, alphas_cumprod, shape, how, how.images, scheduler) for key, how in draws.items()}
     files.write_arrays(out, **drawn)
     files.write_bytes(sheet, pictures.png(pictures.sheet(drawn["images"][0][:SHEET], min(10, sample.images))))
 

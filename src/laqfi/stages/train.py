@@ -1,4 +1,4 @@
-"""Stage: train the diffusion U-Net; its EMA weights are the model everything else works on."""
+"""Stage: the model everything else works on: trained, its EMA weights, or one that was trained elsewhere."""
 
 import csv
 import hashlib
@@ -27,18 +27,27 @@ POINTS = 200  # of the loss curve
 
 
 def train(
-    diffusion: Diffusion,
+    diffusion: Diffusion | None,
     model: families.Settings,
-    train: Train,
+    train: Train | None,
     threads: int,
     versions: dict[str, str],
+    folders: dict[str, str],
     *,
     dataset: Path,
     out: Path,
     loss: Path,
 ) -> None:
-    """Write the EMA weights with the architecture in their header, and the loss curve as CSV."""
+    """Write the weights with the architecture in their header, and the loss curve as CSV, empty without a training.
+
+    Where there is nothing to train, the weights are those in the folder that `folders` names for the model.
+    """
     images = from_uint8(files.read_array(dataset, "train_images"))
+    if train is None:
+        found = bring(model, folders["model"], tuple(images.shape[1:]), dataset)
+        files.write_tensors(out, found, header(model, diffusion, images.shape[1:]))
+        files.write_text(loss, loss_curve(torch.empty(0)))
+        return
     torch.manual_seed(derive_seed("unet", train.seed))
     try:
         network = families.build(model, tuple(images.shape[1:])).to(default_device())
@@ -57,6 +66,14 @@ def train(
     resume.unlink(missing_ok=True)
 
 
+def bring(model: families.Settings, folder: str, image: tuple[int, ...], dataset: Path) -> dict[str, torch.Tensor]:
+    """The weights in `folder`. Raises LaqfiError if they are not the network's, or if that is for other images."""
+    try:
+        return families.weights(model, Path(folder), image)
+    except ValueError as error:
+        raise LaqfiError(f"{dataset}: {error}") from error
+
+
 def fingerprint(blocks: list[Block], threads: int, versions: dict[str, str], dataset: Path) -> str:
     """Hash of all that decides the result: a state on disk is taken up only by the very same run."""
     settings = [block.model_dump_json() for block in blocks]
@@ -67,7 +84,7 @@ def fingerprint(blocks: list[Block], threads: int, versions: dict[str, str], dat
 def loss_curve(losses: torch.Tensor) -> str:
     """CSV of the loss, averaged over equal stretches of training."""
     rows, done = [], 0
-    for part in losses.cpu().tensor_split(min(POINTS, len(losses))):
+    for part in losses.cpu().tensor_split(min(POINTS, len(losses))) if len(losses) else ():
         done += len(part)
         rows.append([done, f"{part.mean().item():.6f}"])
     buffer = text.StringIO()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from laqfi.base import files
@@ -14,6 +14,7 @@ from laqfi.base.errors import LaqfiError, first_line
 from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.models import families
+from laqfi.models.scheduler import alphas_cumprod
 from laqfi.storage.activations import Inputs, RoundedInputs, check_layers
 from laqfi.storage.correction import Corrected, Correction
 from laqfi.storage.formats import FLOATS, Format
@@ -40,19 +41,25 @@ class Header(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True)
     model: families.Settings
-    diffusion: Diffusion
+    diffusion: Diffusion | None
     image: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=3, max_length=3)]
     formats: dict[str, object] = {}
     activations: Inputs | None = None
     correction: Correction | None = None
 
+    @model_validator(mode="after")
+    def one_schedule(self):
+        if (self.diffusion is None) == (families.scheduler_of(self.model) is None):
+            raise ValueError("allowed is either `diffusion` or a model with a scheduler")
+        return self
 
-def header(model: families.Settings, diffusion: Diffusion, image: Sequence[int]) -> dict:
-    """Metadata of the file of a new model for images [C, H, W]."""
+
+def header(model: families.Settings, diffusion: Diffusion | None, image: Sequence[int]) -> dict:
+    """Metadata of the file of a new model for images [C, H, W]; no `diffusion` for one that brings a scheduler."""
     return {
         "version": VERSION,
         "model": model.model_dump(),
-        "diffusion": diffusion.model_dump(),
+        "diffusion": None if diffusion is None else diffusion.model_dump(),
         "image": list(image),
     }
 
@@ -60,6 +67,12 @@ def header(model: families.Settings, diffusion: Diffusion, image: Sequence[int])
 def settings_of(metadata: dict) -> families.Settings:
     """The settings of the network, from the metadata of a file that was read without complaint."""
     return Header.model_validate(metadata).model
+
+
+def alphas_cumprod_of(found: Header) -> Tensor:
+    """float64 [T + 1], of the scheduler that the model brings, or of the profile's schedule."""
+    config = families.scheduler_of(found.model)
+    return linear_alphas_cumprod(**found.diffusion.model_dump()) if config is None else alphas_cumprod(config)
 
 
 def check_version(metadata: dict, path: Path) -> None:
@@ -142,7 +155,7 @@ def model_of(
         state = buffers(layouts, tensors)
     model.load_state_dict(state, assign=True)
     model = with_tables(model, checked, tables, path)
-    return model.to(device).eval(), linear_alphas_cumprod(**checked.diffusion.model_dump()), metadata
+    return model.to(device).eval(), alphas_cumprod_of(checked), metadata
 
 
 def extra_shapes(metadata: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

@@ -1,0 +1,121 @@
+"""Networks that diffusers wrote: `UNet2DModel`, with the scheduler they were trained with."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from laqfi.base.block import Block
+from laqfi.base.errors import LaqfiError
+from laqfi.models import pretrained, scheduler
+
+Config = dict[str, object]
+
+
+class Diffusers(Block):
+    """A folder of diffusers, or what was read from it.
+
+    path: a pipeline, or its U-Net alone; its weights are read by the stage `train`. unet, scheduler: the configs in it;
+    a folder without a scheduler's needs it said. class_label: of networks with classes the one that is measured and
+    drawn.
+    """
+
+    family: Literal["diffusers"]
+    path: Annotated[str | None, Field(exclude=True)] = None
+    unet: Config
+    scheduler: Config
+    class_label: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def folder_is_read(cls, values: object) -> object:
+        """Where there is a path, the configs are those of its folder."""
+        if not isinstance(values, dict) or not isinstance(values.get("path"), str):
+            return values
+        if "unet" in values:
+            raise ValueError("found path and unet, allowed is one of them: the folder has its own")
+        try:
+            unet, found = pretrained.read_configs(Path(values["path"]))
+        except LaqfiError as error:
+            raise ValueError(str(error)) from error
+        if found is None and "scheduler" not in values:
+            raise ValueError(f"{values['path']}: has no scheduler_config.json, and there is no `scheduler`")
+        if found is not None and "scheduler" in values:
+            raise ValueError(f"scheduler: found one, and one in {values['path']}, allowed is one of them")
+        return values | {"unet": unet} | ({} if found is None else {"scheduler": found})
+
+    @model_validator(mode="after")
+    def network_is_known(self):
+        scheduler.check_scheduler(self.scheduler)
+        image_of(self)
+        channels, out = self.unet.get("in_channels", 3), self.unet.get("out_channels", 3)
+        wanted = channels * (2 if scheduler.has_learned_variance(self.scheduler) else 1)
+        if out != wanted:
+            raise ValueError(
+                f"unet.out_channels is {out}, allowed is {wanted} for {channels} in_channels and the scheduler's"
+                f" variance_type {self.scheduler.get('variance_type')!r}"
+            )
+        if (found := self.unet.get("time_embedding_type", "positional")) != "positional":
+            raise ValueError(f"unet.time_embedding_type: found {found!r}, allowed is 'positional'")
+        self.check_label()
+        return self
+
+    def check_label(self) -> None:
+        kind, classes = self.unet.get("class_embed_type"), self.unet.get("num_class_embeds")
+        if kind is not None:
+            raise ValueError(
+                f"unet.class_embed_type: found {kind!r}, allowed is none, with num_class_embeds or without"
+            )
+        if classes is None and self.class_label is not None:
+            raise ValueError(f"class_label is {self.class_label}, allowed is none: the network has no classes")
+        if classes is not None and not (self.class_label is not None and self.class_label < classes):
+            raise ValueError(f"class_label is {self.class_label}, allowed is 0 to {classes - 1}: one class is measured")
+
+
+def image_of(settings: Diffusers) -> tuple[int, int, int]:
+    """Channels, height and width of the images that the network was made for."""
+    found = settings.unet.get("sample_size")
+    sides = found if isinstance(found, list) else [found, found]
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError(f"unet.sample_size is {found}, allowed is a side in pixels, or two")
+    return settings.unet.get("in_channels", 3), *sides
+
+
+def build(settings: Diffusers, image: tuple[int, int, int]) -> nn.Module:
+    from laqfi.models.diffusers_network import NoiseUNet
+
+    if tuple(image) != image_of(settings):
+        raise ValueError(f"images are {tuple(image)}, allowed is {image_of(settings)}, which the network was made for")
+    return NoiseUNet.from_config(settings.unet).adapt(settings.scheduler, settings.class_label)
+
+
+def weights(settings: Diffusers, folder: Path, image: tuple[int, int, int]) -> dict[str, Tensor]:
+    """The tensors of a folder by name, as float32. Raises LaqfiError unless they are those of the network."""
+    network, found = build(settings, image), pretrained.read_weights(folder)
+    wanted = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    for name in sorted(wanted.keys() | found.keys()):
+        shape = tuple(found[name].shape) if name in found else None
+        if shape != wanted.get(name):
+            raise LaqfiError(f"{folder}: {name} is {shape}, allowed is {wanted.get(name)}")
+    return {name: found[name] for name in wanted}
+
+
+def group_of(name: str) -> str | None:
+    """Its block: down_blocks_0, mid_block, …; the others by the module's name."""
+    first, second = name.split(".")[:2]
+    return f"{first}_{second}" if first in ("down_blocks", "up_blocks") else first
+
+
+def groups(settings: Diffusers) -> list[str]:
+    down, up = (len(settings.unet.get(f"{way}_block_types", [0] * 4)) for way in ("down", "up"))
+    embeddings = ["time_embedding", *(["class_embedding"] if settings.unet.get("num_class_embeds") else [])]
+    middle = [] if settings.unet.get("mid_block_type", "") is None else ["mid_block"]
+    return [
+        "conv_in",
+        *embeddings,
+        *(f"down_blocks_{i}" for i in range(down)),
+        *middle,
+        *(f"up_blocks_{i}" for i in range(up)),
+        "conv_out",
+    ]

@@ -1,0 +1,38 @@
+"""A pipeline of diffusers with random weights, so small that every stage takes seconds."""
+
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
+
+SCHEDULE = {"num_train_timesteps": 100, "beta_schedule": "linear", "beta_start": 0.001, "beta_end": 0.1}
+
+
+def small_unet(**settings) -> UNet2DModel:
+    """For digits: 8 x 8 with one channel."""
+    torch.manual_seed(0)
+    return UNet2DModel(
+        **{
+            "sample_size": 8,
+            "in_channels": 1,
+            "out_channels": 1,
+            "layers_per_block": 1,
+            "block_out_channels": (8, 16),
+            "norm_num_groups": 4,
+            "attention_head_dim": 4,
+            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        }
+        | settings
+    ).eval()
+
+
+def write_folder(folder: Path, unet: UNet2DModel | None = None, scheduler=None) -> Path:
+    scheduler = DDIMScheduler(**SCHEDULE) if scheduler is None else scheduler
+    DDPMPipeline(unet or small_unet(), scheduler).save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    write_folder(Path(sys.argv[1]))
