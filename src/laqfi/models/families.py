@@ -2,7 +2,8 @@
 
 A family's module has `build(settings, image)`, the network for images [C, H, W], called as model(x, timestep);
 `group_of(name)`, the group that the report and some policies count a parameter in (None: no group); and
-`groups(settings)`, all of them in order. Its settings are a block with the family's name. It may have `BLOCKS`, classes
+`groups(settings)`, all of them in order. It may have `check_image`, which raises ValueError for images [C, H, W] that
+the network cannot take. Its settings are a block with the family's name. It may have `BLOCKS`, classes
 of modules that are fitted as a whole where rounding is learned; other layers then are fitted one by one.
 """
 
@@ -20,6 +21,13 @@ FAMILIES: dict[str, ModuleType] = {"unet": unet}
 def build(settings: Settings, image: tuple[int, int, int]) -> nn.Module:
     """The network that `settings` describe, with new weights. Raises ValueError for images that it cannot take."""
     return FAMILIES[settings.family].build(settings, image)
+
+
+def check_image(settings: Settings, image: tuple[int, int, int]) -> None:
+    """Raises ValueError for images [C, H, W] that the network of `settings` cannot take, if its family says so."""
+    check = getattr(FAMILIES[settings.family], "check_image", None)
+    if check:
+        check(settings, image)
 
 
 def group_of(settings: Settings, name: str) -> str | None:
