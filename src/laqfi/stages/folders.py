@@ -16,21 +16,13 @@ KINDS: dict[tuple[str, str, str], Callable[[Path], Mapping]] = {
 }
 
 
-def main() -> None:
-    """Print them as JSON, by path. Of a folder that is not there, what was recorded of it stays."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--params", type=Path, required=True)
-    parser.add_argument("--recorded", type=Path, required=True)
-    arguments = parser.parse_args()
-    try:
-        before = recorded(arguments.recorded)
-        found = {}
-        for path, lists in named(yaml12.read(arguments.params)):
-            place = Path(path).expanduser()
-            found[path] = before[path] if path in before and not place.exists() else dict(lists(place))
-    except LaqfiError as error:
-        sys.exit(f"error: {error}")
-    print(json.dumps(found))
+def held(params: Path, record: Path) -> dict[str, Mapping]:
+    """By path, what is in the folders. Of one that is not there, as on another machine, what was recorded stays."""
+    before, found = recorded(record), {}
+    for path, lists in named(yaml12.read(params)):
+        place = Path(path).expanduser()
+        found[path] = before[path] if path in before and not place.exists() else lists(place)
+    return found
 
 
 def recorded(path: Path) -> Mapping:
@@ -51,6 +43,18 @@ def named(params: object) -> Iterator[tuple[str, Callable[[Path], Mapping]]]:
             if isinstance(path, str) and path and path not in seen:
                 seen.add(path)
                 yield path, lists
+
+
+def main() -> None:
+    """Print it as JSON, by path."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--recorded", type=Path, required=True)
+    arguments = parser.parse_args()
+    try:
+        print(json.dumps(held(arguments.params, arguments.recorded)))
+    except LaqfiError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
