@@ -1,6 +1,6 @@
 # make help lists the targets. Every target makes .venv first, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help repro commands versions runs provenance verify test page-test fault-test record-test gpu-test \
+.PHONY: help repro commands versions runs folders provenance verify test page-test fault-test record-test gpu-test \
     portable-test slurm-test mutants slurm-resume lint bench coverage adopt-dvc adopt-snakemake
 SHELL := /bin/bash
 ENGINE ?= dvc
@@ -42,6 +42,9 @@ versions: $(VENV) ## record the installed versions that results depend on: workf
 
 runs: $(VENV) ## record what the active profiles of params.yaml run, for a plain dvc repro: workflow/runs.yaml
 	@$(RUN) python workflow/active_runs.py
+
+folders: $(VENV) ## record what is in the folders that params.yaml names, for a plain dvc repro: workflow/folders.yaml
+	@$(RUN) python workflow/folders.py
 
 provenance: $(VENV) ## write which commit, parameters, versions and device made the results of PROFILE
 	@$(RUN) python workflow/provenance.py $(PROFILE)

@@ -99,6 +99,7 @@ class Clone:
     def resolve(self) -> None:
         """Write data/tiny/params.json, which all other stages read."""
         files = ("--params", "params.yaml", "--versions", "workflow/versions.yaml", "--runs", "workflow/runs.yaml")
+        files += ("--folders", "workflow/folders.yaml")
         self.call("python", "-m", "laqfi.stages.params", *files, "--profile", "tiny", "--out", "data/tiny/params.json")
 
     def repro(self) -> set[str]:

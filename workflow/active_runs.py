@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+import folders
 from stages import load, resolved, write
 
 RECORD = Path("workflow/runs.yaml")
@@ -26,4 +27,5 @@ def refresh(runs: dict[str, dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
+    folders.refresh()
     refresh(resolved(load()["params"])["runs"])

@@ -19,6 +19,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 import active_runs
+import folders
 import record
 import versions
 from stages import load, resolved, write_settings
@@ -77,6 +78,7 @@ def prepare(engine: str) -> int:
         else:
             path.unlink(missing_ok=True)
     versions.refresh()
+    folders.refresh()
     settings = load()["params"]
     config = resolved(settings)  # what is wrong with params.yaml is said before anything runs
     active_runs.refresh(config["runs"])

@@ -3,6 +3,7 @@
 import argparse
 
 import active_runs
+import folders
 from stages import Stage, choices_of, fill, load, resolved
 
 
@@ -16,6 +17,7 @@ def asked_for(description: str) -> tuple[dict, str]:
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("profile")
     profile = parser.parse_args().profile
+    folders.refresh()
     params = resolved(load()["params"])
     if profile not in params["profiles"]:
         parser.error(f"found no profile {profile!r} in params.yaml, allowed is one of {sorted(params['profiles'])}")

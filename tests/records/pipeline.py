@@ -14,10 +14,21 @@ import active_runs
 from engines import planned_jobs
 from tiny import ROOT
 
-ENGINE = ("Snakefile", "envs", "profiles", "versions.yaml")
+ENGINE = ("Snakefile", "envs", "profiles", "versions.yaml", "folders.yaml")
 ENGINE += tuple(
     f"{name}.py"
-    for name in ("stages", "versions", "vouch", "adopt", "alone", "record", "active_runs", "untold", "reported")
+    for name in (
+        "stages",
+        "versions",
+        "vouch",
+        "adopt",
+        "alone",
+        "record",
+        "active_runs",
+        "untold",
+        "reported",
+        "folders",
+    )
 )
 PROFILE, VARIANT = "${item.profile}", "${item.variant}"
 RUNS = "workflow/runs.yaml"

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from tests.diffusers_folder import SCHEDULE, small_unet, write_folder
 
 from laqfi.base.errors import LaqfiError
-from laqfi.models import families, scheduler
+from laqfi.models import families, pretrained, scheduler
 from laqfi.models.diffusers_unet import Diffusers, weights
+from laqfi.params import networks
 from laqfi.sampling.network import raw
 from laqfi.sampling.samplers import error_gains, sample
 
@@ -22,7 +23,8 @@ SETTINGS = TypeAdapter(families.Settings)
 
 
 def settings_of(folder, **more) -> Diffusers:
-    return SETTINGS.validate_python({"family": "diffusers", "path": str(folder), **more})
+    recorded = {str(folder): pretrained.listed(folder).model_dump()}
+    return SETTINGS.validate_python(networks.settled({"family": "diffusers", "path": str(folder), **more}, recorded))
 
 
 def loaded(settings: Diffusers) -> torch.nn.Module:
@@ -225,35 +227,37 @@ def edited(folder: Path, tmp_path: Path, file: str, **change) -> Path:
     ],
 )
 def test_what_cannot_be_taken_is_refused_when_params_are_checked(folder, tmp_path, file, change, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises((LaqfiError, ValidationError), match=message):
         settings_of(edited(folder, tmp_path / "edited", file, **change))
 
 
 def test_a_pickle_is_refused_by_name(folder, tmp_path):
-    settings = settings_of(write_folder(tmp_path))
+    write_folder(tmp_path)
     (tmp_path / "unet/diffusion_pytorch_model.safetensors").rename(tmp_path / "unet/diffusion_pytorch_model.bin")
     with pytest.raises(LaqfiError, match=r"diffusion_pytorch_model\.bin: is a pickle, which is never read"):
-        weights(settings, tmp_path, IMAGE)
+        settings_of(tmp_path)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    settings = settings_of(write_folder(tmp_path))
+    before = settings_of(write_folder(tmp_path))
     file = tmp_path / "unet/diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     save_file(tensors | {"conv_in.bias": tensors["conv_in.bias"][:4].contiguous()}, file)
     with pytest.raises(LaqfiError, match=r"conv_in\.bias is \(4,\), allowed is \(8,\)"):
-        weights(settings, tmp_path, IMAGE)
+        weights(settings_of(tmp_path), tmp_path, IMAGE)
     save_file({name: t for name, t in tensors.items() if name != "conv_in.bias"}, file)
     with pytest.raises(LaqfiError, match=r"conv_in\.bias is None, allowed is \(8,\)"):
-        weights(settings, tmp_path, IMAGE)
+        weights(settings_of(tmp_path), tmp_path, IMAGE)
     save_file(tensors | {"conv_in.bias": tensors["conv_in.bias"] * math.nan}, file)
     with pytest.raises(LaqfiError, match=r"conv_in\.bias holds other than finite floats"):
-        weights(settings, tmp_path, IMAGE)
+        weights(settings_of(tmp_path), tmp_path, IMAGE)
+    with pytest.raises(LaqfiError, match=r"holds other files than those recorded"):
+        weights(before, tmp_path, IMAGE)
 
 
 def test_a_folder_without_a_scheduler_needs_one_said(tmp_path):
     small_unet().save_pretrained(tmp_path)
-    with pytest.raises(ValidationError, match=r"has no scheduler_config.json, and there is no `scheduler`"):
+    with pytest.raises(LaqfiError, match=r"model.scheduler: allowed is one, as the folder has none"):
         settings_of(tmp_path)
     said = {"_class_name": "DDPMScheduler", **SCHEDULE}
     assert settings_of(tmp_path, scheduler=said).scheduler == said

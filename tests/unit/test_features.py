@@ -111,6 +111,18 @@ def test_inception_sees_the_same_as_pytorch_fid(monkeypatch, tmp_path, inception
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.mean())
 
 
+def test_inception_sees_colours_as_they_are(monkeypatch, tmp_path, inception_file):
+    weights, sha256 = inception_file
+    monkeypatch.setenv(features.WEIGHTS, str(weights))
+    path = tmp_path / "features.safetensors"
+    files.write_tensors(path, first(features.fetch_inception(sha256, tmp_path)), {"network": "inception"})
+    images = np.random.default_rng(1).integers(0, 256, (2, 3, 16, 16)).astype(np.uint8)
+    with torch.no_grad():
+        seen = features.inception_network(torch.load(weights, weights_only=True))(torch.from_numpy(images) / 255)
+    expected = seen[0].flatten(1).numpy()
+    np.testing.assert_allclose(features.load(path, CPU)[0](images), expected, rtol=1e-3, atol=1e-3 * expected.mean())
+
+
 def test_weights_with_another_hash_are_refused_unread(monkeypatch, tmp_path, inception_file):
     monkeypatch.setenv(features.WEIGHTS, str(inception_file[0]))
     monkeypatch.setattr(torch, "load", mock.Mock(side_effect=AssertionError("read before it was checked")))
@@ -152,7 +164,7 @@ def test_without_network_the_error_names_the_variable(monkeypatch, tmp_path):
 def test_a_file_of_an_unknown_network_is_refused(tmp_path):
     path = tmp_path / "features.safetensors"
     files.write_tensors(path, {"0.w": torch.zeros(1)}, {"network": "vgg"})
-    with pytest.raises(LaqfiError, match="network is 'vgg', allowed is classifier or inception"):
+    with pytest.raises(LaqfiError, match="network is 'vgg', allowed is classifier, inception or efficientnet_lite0"):
         features.load(path, CPU)
 
 

@@ -67,7 +67,15 @@ def run(folder):
         profile.sample, profile.evaluate, dataset=at.dataset, network=at.network, out=at.reference, floor=at.floor
     )
     blocks = (profile.diffusion, profile.model, profile.train)
-    train(*blocks, profile.threads, VERSIONS, profile.folders, dataset=at.dataset, out=at.model, loss=at.loss)
+    train(
+        *blocks,
+        profile.threads,
+        VERSIONS,
+        dataset=at.dataset,
+        folders=folder / "folders.yaml",
+        out=at.model,
+        loss=at.loss,
+    )
     fisher(profile.fisher, dataset=at.dataset, model=at.model, out=at.fisher, table=at.table)
     curvature(profile.curvature, dataset=at.dataset, model=at.model, out=at.curvature)
     calibrate(profile.calibration, profile.sample, model=at.model, out=at.calibration)

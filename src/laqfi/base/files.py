@@ -208,4 +208,9 @@ def check_tensors(path: Path, tensors: Mapping[str, torch.Tensor], wanted: Shape
 
 
 def sha256(path: Path) -> str:
-    return hashlib.sha256(read_bytes(path)).hexdigest()
+    """Of a file of any size. Raises LaqfiError if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LaqfiError(f"{path}: cannot be read ({error.strerror})") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from laqfi.base.errors import LaqfiError
 from laqfi.base.sources import PACKAGE, TEMPLATES
 
-NO_STAGES = ("__init__", "command", "params")  # of the files in `stages`; `params` itself depends on all code
+NO_STAGES = ("__init__", "command", "folders", "params")  # in the folder `stages`; `params` depends on all code
 
 
 def programs(versions: Mapping[str, str]) -> dict[str, str]:

@@ -2,31 +2,33 @@
 
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import unquote
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torchvision import datasets
 
 from laqfi.base.errors import LaqfiError, first_line
 from laqfi.base.registry import Registry
+from laqfi.data import cifar
+from laqfi.data import folder as images_of
+from laqfi.data.mirror import MIRROR, folder_of, urls
 
-MIRROR = "LAQFI_DATA_MIRROR"
 CANVAS = 32  # the U-Net halves the image three times: 28 x 28 is padded with its background
 HELD_OUT = 360  # digits kept for testing, a fifth of the 1,797
 
 Arrays = dict[str, np.ndarray]
 # A data set's keyword-only parameters are what the block `dataset` of params.yaml may say beside its name.
 DATASETS: Registry = Registry()
-IMAGES: dict[str, tuple[int, int]] = {}  # training and test images by name: params.yaml is checked against them
+# Training and test images by name: params.yaml is checked against them. Those of a folder are recorded with it.
+IMAGES: dict[str, tuple[int, int]] = {}
 
 
 def data_set(train: int, test: int) -> Callable[[Callable[..., Arrays]], Callable[..., Arrays]]:
@@ -50,14 +52,14 @@ def check(name: str, options: Mapping) -> BaseModel:
 
 
 def load(name: str, options: Mapping) -> Arrays:
-    """`train_images`, `test_images` uint8 [N, C, H, W] and `train_labels`, `test_labels` int64 [N].
+    """`train_images`, `test_images` uint8 [N, C, H, W]; `train_labels`, `test_labels` int64 [N] where there are any.
 
     Raises LaqfiError as `check` does, and if the data cannot be had.
     """
     checked = check(name, options)
     found = DATASETS[name](**dict(checked))
     counts = len(found["train_images"]), len(found["test_images"])
-    if counts != IMAGES[name]:
+    if counts != IMAGES.get(name, counts):
         raise LaqfiError(f"dataset: {name} gives {counts} training and test images, it says {IMAGES[name]}")
     return found
 
@@ -89,6 +91,24 @@ def fashion_mnist() -> Arrays:
 def kmnist() -> Arrays:
     """Clanuwat et al. 2018, likewise."""
     return from_torchvision(datasets.KMNIST)
+
+
+@data_set(train=50_000, test=10_000)
+def cifar10() -> Arrays:
+    """Krizhevsky 2009, 32 x 32 in colour."""
+    return cifar.read()
+
+
+@DATASETS
+def folder(
+    *,
+    path: Annotated[str, StringConstraints(min_length=1)],
+    side: Annotated[int, Field(ge=4, le=1024)],
+    channels: Literal[1, 3] | None = None,
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None,
+) -> Arrays:
+    """The images in a folder, cut and resized to `side`; with `sha256` of no other content than that."""
+    return images_of.read(Path(path).expanduser(), side, channels, sha256)
 
 
 def from_torchvision(source: type[datasets.MNIST]) -> Arrays:
@@ -124,27 +144,6 @@ def download(source: type[datasets.MNIST], folder: Path) -> tuple[datasets.MNIST
             f"dataset: {source.__name__} could not be fetched ({' '.join(str(error).split())});"
             f" {hint}: allowed is a folder or URL that holds {', '.join(file for file, _ in source.resources)}"
         ) from error
-
-
-def urls(mirror: str) -> list[str]:
-    """The mirror as torchvision takes it, none if it is a folder. Raises LaqfiError for a URL that it cannot ask."""
-    scheme, is_url, _ = mirror.lower().partition("://")
-    if not is_url or scheme == "file":
-        return []
-    if scheme not in ("http", "https", "ftp"):
-        raise LaqfiError(
-            f"{MIRROR}={mirror!r}: found {scheme!r}, allowed is a folder or a URL of file, ftp, http, https"
-        )
-    return [mirror.rstrip("/").replace(" ", "%20") + "/"]
-
-
-def folder_of(mirror: str) -> Path:
-    """The folder that a path or a URL `file://…` names. Raises LaqfiError if there is none."""
-    url = re.match("file://(localhost(?=/))?", mirror, re.IGNORECASE)
-    found = Path(unquote(mirror[url.end() :]) if url else mirror).expanduser()
-    if not found.is_dir():
-        raise LaqfiError(f"{MIRROR}={mirror!r}: no such folder; allowed is a folder or a URL")
-    return found
 
 
 def copy_files(source: type[datasets.MNIST], mirror: Path, folder: Path) -> None:

@@ -14,36 +14,19 @@ Config = dict[str, object]
 
 
 class Diffusers(Block):
-    """A folder of diffusers, or what was read from it.
+    """What was read of a folder of diffusers: a pipeline, or its U-Net alone.
 
-    path: a pipeline, or its U-Net alone; its weights are read by the stage `train`. unet, scheduler: the configs in it;
-    a folder without a scheduler's needs it said. class_label: of networks with classes the one that is measured and
-    drawn.
+    path: where it lies; None where that does not matter. sha256: of its configs and weights, which the stage `train`
+    reads. unet, scheduler: the configs; a folder without a scheduler's needs it said. class_label: of networks with
+    classes the one that is measured and drawn.
     """
 
     family: Literal["diffusers"]
-    path: Annotated[str | None, Field(exclude=True)] = None
+    path: str | None = None
+    sha256: str
     unet: Config
     scheduler: Config
     class_label: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def folder_is_read(cls, values: object) -> object:
-        """Where there is a path, the configs are those of its folder."""
-        if not isinstance(values, dict) or not isinstance(values.get("path"), str):
-            return values
-        if "unet" in values:
-            raise ValueError("found path and unet, allowed is one of them: the folder has its own")
-        try:
-            unet, found = pretrained.read_configs(Path(values["path"]))
-        except LaqfiError as error:
-            raise ValueError(str(error)) from error
-        if found is None and "scheduler" not in values:
-            raise ValueError(f"{values['path']}: has no scheduler_config.json, and there is no `scheduler`")
-        if found is not None and "scheduler" in values:
-            raise ValueError(f"scheduler: found one, and one in {values['path']}, allowed is one of them")
-        return values | {"unet": unet} | ({} if found is None else {"scheduler": found})
 
     @model_validator(mode="after")
     def network_is_known(self):
@@ -82,6 +65,11 @@ def image_of(settings: Diffusers) -> tuple[int, int, int]:
     return settings.unet.get("in_channels", 3), *sides
 
 
+def check_image(settings: Diffusers, image: tuple[int, int, int]) -> None:
+    if tuple(image) != image_of(settings):
+        raise ValueError(f"images are {tuple(image)}, allowed is {image_of(settings)}, which the network was made for")
+
+
 def build(settings: Diffusers, image: tuple[int, int, int]) -> nn.Module:
     from laqfi.models.diffusers_network import NoiseUNet
 
@@ -92,7 +80,7 @@ def build(settings: Diffusers, image: tuple[int, int, int]) -> nn.Module:
 
 def weights(settings: Diffusers, folder: Path, image: tuple[int, int, int]) -> dict[str, Tensor]:
     """The tensors of a folder by name, as float32. Raises LaqfiError unless they are those of the network."""
-    network, found = build(settings, image), pretrained.read_weights(folder)
+    network, found = build(settings, image), pretrained.read_weights(folder, settings.sha256)
     wanted = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     for name in sorted(wanted.keys() | found.keys()):
         shape = tuple(found[name].shape) if name in found else None

@@ -2,9 +2,10 @@
 
 A family's module has `build(settings, image)`, the network for images [C, H, W], called as model(x, timestep);
 `group_of(name)`, the group that the report and some policies count a parameter in (None: no group); and
-`groups(settings)`, all of them in order. Its settings are a block with the family's name. It may have `BLOCKS`, classes
-of modules that are fitted as a whole where rounding is learned; other layers then are fitted one by one. Settings with
-a `scheduler`, the config of one of diffusers, bring the noise schedule and a sampler of their own, and `weights`.
+`groups(settings)`, all of them in order. It may have `check_image`, which raises ValueError for images [C, H, W] that
+the network cannot take. Its settings are a block with the family's name. It may have `BLOCKS`, classes of modules that
+are fitted as a whole where rounding is learned; other layers then are fitted one by one. Settings with a `scheduler`,
+the config of one of diffusers, bring the noise schedule and a sampler of their own, and the module `weights`.
 """
 
 from pathlib import Path
@@ -28,6 +29,13 @@ def build(settings: Settings, image: tuple[int, int, int]) -> nn.Module:
 def weights(settings: Settings, folder: Path, image: tuple[int, int, int]) -> dict[str, Tensor]:
     """Those in a folder of a network that is not trained here, by name. Errors are those of the family's `weights`."""
     return FAMILIES[settings.family].weights(settings, folder, image)
+
+
+def check_image(settings: Settings, image: tuple[int, int, int]) -> None:
+    """Raises ValueError for images [C, H, W] that the network of `settings` cannot take, if its family says so."""
+    check = getattr(FAMILIES[settings.family], "check_image", None)
+    if check:
+        check(settings, image)
 
 
 def group_of(settings: Settings, name: str) -> str | None:

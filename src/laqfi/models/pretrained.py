@@ -7,14 +7,31 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from laqfi.base import files
+from laqfi.base import files, folders
+from laqfi.base.block import Block
 from laqfi.base.errors import LaqfiError
 
 NETWORK = "UNet2DModel"
 PARTS = {"unet", "scheduler"}  # of a pipeline that makes images of noise alone
 WEIGHTS = "diffusion_pytorch_model"
 NO_LIMIT = ("lambda_min_clipped", -math.inf)
+SUFFIXES = {".json", ".safetensors"}  # of what is hashed
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+class NetworkFolder(Block):
+    """What is recorded of a folder: params.yaml is checked against it. No `scheduler` where the folder has none."""
+
+    sha256: str
+    unet: dict[str, object]
+    scheduler: dict[str, object] | None
+
+
+def listed(folder: Path) -> NetworkFolder:
+    """What is recorded of a folder. Raises LaqfiError if it is none that can be read."""
+    unet, scheduler = read_configs(folder)
+    weight_files(folder)
+    return NetworkFolder(sha256=folders.digest(folders.hashes(folder, SUFFIXES)), unet=unet, scheduler=scheduler)
 
 
 def unet_folder(folder: Path) -> Path:
@@ -96,8 +113,11 @@ def sharded(index: Path) -> list[Path]:
     return [index.parent / file for file in sorted(set(named.values()))]
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The network's tensors by name, as float32. Raises LaqfiError for a damaged file, or a name in two files."""
+def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
+    """The network's tensors by name, as float32. Raises LaqfiError for a damaged file, or a name in two files,
+    and for a folder that `sha256` was not made of.
+    """
+    folders.check(folder, folders.hashes(folder, SUFFIXES), sha256)
     found: dict[str, Tensor] = {}
     for path in weight_files(folder):
         for name, tensor in sorted(files.read_foreign_tensors(path).items()):

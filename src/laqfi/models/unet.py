@@ -154,10 +154,14 @@ class UNet(nn.Module):
 
 def build(settings: Unet, image: tuple[int, int, int]) -> UNet:
     """A network for images [C, H, W]. Raises ValueError if H or W is no multiple of 8."""
-    channels, height, width = image
+    check_image(settings, image)
+    return UNet(settings, image[0])
+
+
+def check_image(settings: Unet, image: tuple[int, int, int]) -> None:
+    _, height, width = image
     if height % 8 or width % 8:
         raise ValueError(f"image is {list(image)}, allowed is [C, H, W] with H and W multiples of 8")
-    return UNet(settings, channels)
 
 
 def group_of(name: str) -> str | None:

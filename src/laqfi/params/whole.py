@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 
 from laqfi.base import program
 from laqfi.base.block import Block, Name
@@ -16,7 +16,7 @@ from laqfi.diffusion.params import Diffusion, Train
 from laqfi.models import families
 from laqfi.models.scheduler import alphas_cumprod
 from laqfi.models.scheduler import timesteps as called_at
-from laqfi.params import sweeps, yaml12
+from laqfi.params import folders, images, networks, sweeps, yaml12
 from laqfi.quality.params import Evaluate, Features
 from laqfi.quant.params import Controls, Quantize, Variant
 from laqfi.quant.policies import every as policies
@@ -44,11 +44,19 @@ class Profile(Block):
     evaluate: Evaluate
     controls: Controls
 
+    @model_validator(mode="before")
+    @classmethod
+    def network_is_there(cls, values: object, info: ValidationInfo) -> object:
+        """With what is recorded of a network's folder."""
+        block = values.get("model") if isinstance(values, dict) else None
+        try:
+            return values if block is None else values | {"model": networks.settled(block, info.context)}
+        except LaqfiError as error:
+            raise ValueError(str(error)) from error
+
     @model_validator(mode="after")
     def model_is_trained_or_brought(self):
         brought = families.scheduler_of(self.model) is not None
-        if brought and self.model.path is None:
-            raise ValueError("model.path: found none, allowed is the folder of the network")
         for key in ("diffusion", "train"):
             if (getattr(self, key) is None) != brought:
                 word = "none: the model brings its own" if brought else f"a block, which {self.model.family} needs"
@@ -65,11 +73,6 @@ class Profile(Block):
     def by_scheduler(self) -> bool:
         """Whether the model's own scheduler draws any images."""
         return any(drawn.sampler == SCHEDULER for drawn in (self.sample, *self.sample.headline.values()))
-
-    @property
-    def folders(self) -> dict[str, str]:
-        """Where what the profile takes from outside lies. No stage depends on it: on the content it does."""
-        return {} if self.train is not None else {"model": self.model.path}
 
     @model_validator(mode="after")
     def timesteps_are_those_of_the_diffusion(self):
@@ -101,16 +104,17 @@ class Profile(Block):
 
     @model_validator(mode="before")
     @classmethod
-    def data_set_is_there(cls, values: object) -> object:
-        """With every option of the data set."""
+    def data_set_is_there(cls, values: object, info: ValidationInfo) -> object:
+        """With every option of the data set; of a folder, with its hash. The context is what is recorded of folders."""
         block = values.get("dataset") if isinstance(values, dict) else None
         if not isinstance(block, dict) or not isinstance(block.get("name"), str):
             return values  # which the field itself refuses
         try:
             options = datasets.check(block["name"], {key: value for key, value in block.items() if key != "name"})
+            dataset = images.settled(Dataset(name=block["name"], **options.model_dump()), info.context)
         except LaqfiError as error:
             raise ValueError(str(error)) from error
-        return values | {"dataset": {"name": block["name"]} | options.model_dump()}
+        return values | {"dataset": dataset.model_dump()}
 
     @model_validator(mode="after")
     def samplers_are_there(self):
@@ -137,8 +141,8 @@ class Profile(Block):
             raise ValueError(f"sample.clip: found {self.sample.clip}, allowed for {drawn.sampler} is {word}")
 
     @model_validator(mode="after")
-    def there_are_as_many_images(self):
-        train, test = datasets.IMAGES[self.dataset.name]
+    def there_are_as_many_images(self, info: ValidationInfo):
+        train, test = images.counts(self.dataset, info.context)
         limits = {
             "fisher.images": (self.fisher.images, train, "training"),
             "curvature.images": (self.curvature.images, train, "training"),
@@ -148,6 +152,11 @@ class Profile(Block):
             if value > there:
                 raise ValueError(f"{key} is {value}, allowed are the {there} {kind} images of {self.dataset.name}")
         least = 2 * self.evaluate.groups
+        if test < least:
+            raise ValueError(
+                f"evaluate.groups is {self.evaluate.groups}, allowed is up to half of the {test} test images of"
+                f" {self.dataset.name}"
+            )
         if min(drawn.images for drawn in (self.sample, *self.sample.headline.values())) < least:
             raise ValueError(f"sample.images must be at least 2 x evaluate.groups = {least}")
         if not least <= self.controls.images <= self.sample.images:
@@ -155,6 +164,14 @@ class Profile(Block):
                 f"controls.images is {self.controls.images}, allowed is 2 x evaluate.groups = {least}"
                 f" to sample.images = {self.sample.images}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def networks_take_the_images(self, info: ValidationInfo):
+        try:
+            images.check_networks(self.dataset, self.model, self.features, info.context)
+        except (LaqfiError, ValueError) as error:
+            raise ValueError(str(error)) from error
         return self
 
 
@@ -229,14 +246,14 @@ class Params(Block):
         return {f"{profile}-{variant}": {"profile": profile, "variant": variant} for profile, variant in pairs}
 
 
-def load(path: Path) -> Params:
+def load(path: Path, recorded: folders.Recorded | None = None) -> Params:
     """Read and check all of params.yaml; sweeps are written out, variants come with the defaults of their policies.
 
-    Raises LaqfiError with one line for the first thing wrong.
+    `recorded` is what is in the folders that it names. Raises LaqfiError with one line for the first thing wrong.
     """
     found = yaml12.read(path)
     try:
-        params = Params.model_validate(sweeps.expanded(found))
+        params = Params.model_validate(sweeps.expanded(found), context=recorded)
     except LaqfiError as error:
         raise LaqfiError(f"{path}: {error}") from error
     except ValidationError as error:
@@ -271,8 +288,8 @@ def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
     order = params.variants_of(profile)
     variants = {name: without_the_undone(params.variants[name]) for name in order}
     made_of = {"program": program.programs(versions), "versions": dict(versions)}
-    named = {"profile": profile, "order": order, "variants": variants, "folders": params.profiles[profile].folders}
-    return as_json(params.profiles[profile]) | named | made_of
+    named = {"profile": profile, "order": order, "variants": variants}
+    return folders.without_paths(as_json(params.profiles[profile])) | named | made_of
 
 
 def without_the_undone(variant: Listed) -> dict:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from laqfi.base.errors import LaqfiError
 from laqfi.base.random import derive_seed, generator
 
 if TYPE_CHECKING:
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
 
 FEATURES = 84  # as many as the last hidden layer of LeNet-5 (LeCun et al. 1998)
 SMALLEST = 4  # side of the last feature map
+CLASSES = 1000  # at most: a wrong label must not ask for a huge layer
+
+
+def check_classes(labels: int, side: int) -> None:
+    """Raises LaqfiError for images of so many labels and this side that no classifier can be trained on."""
+    found = f"features.network is classifier, of images with {labels} labels and side {side}"
+    if not 2 <= labels <= CLASSES:
+        raise LaqfiError(f"{found}; allowed are 2 to {CLASSES} labels, or inception or efficientnet_lite0")
+    if math.log2(side / SMALLEST) % 1:
+        raise LaqfiError(f"{found}; allowed is a side of 4 times a power of two, or inception or efficientnet_lite0")
 
 
 def convolution(channels: int, width: int) -> list[nn.Module]:

@@ -1,9 +1,10 @@
-"""Images to features: the frozen classifier, or the Inception network of pytorch-fid, from one kind of file."""
+"""Images to features: the frozen classifier, Inception of pytorch-fid or EfficientNet, from one kind of file."""
 
 import hashlib
 import os
 import pickle
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from unittest import mock
@@ -16,6 +17,7 @@ from torch.hub import download_url_to_file
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.base.pictures import from_uint8
+from laqfi.quality import efficientnet
 from laqfi.quality.classifier import FeatureNet
 
 WEIGHTS = "LAQFI_INCEPTION_WEIGHTS"
@@ -91,7 +93,7 @@ def load(path: Path, device: torch.device) -> list[Extractor]:
 def extractor(
     state: dict[str, Tensor], metadata: dict, path: Path, device: torch.device, batch_size: int = 500
 ) -> Extractor:
-    size = None  # Inception takes any
+    size = None  # Inception and EfficientNet take any
     if metadata.get("network") == "inception":
         try:
             files.check_tensors(path, state, {name: (t.dtype, tuple(t.shape)) for name, t in state.items()})
@@ -102,12 +104,17 @@ def extractor(
         def forward(x: Tensor) -> Tensor:
             return pool(((x + 1) / 2).expand(-1, 3, -1, -1))[0].flatten(1)
 
+    elif metadata.get("network") == "efficientnet_lite0":
+        forward = partial(efficientnet.features, efficientnet.network(state, path).to(device))
+        batch_size = efficientnet.BATCH
+
     elif metadata.get("network") == "classifier":
         network = classifier(state, metadata, path).to(device)
         channels, side = metadata["image"]
         forward, size = network.features, (channels, side, side)
     else:
-        raise LaqfiError(f"{path}: network is {metadata.get('network')!r}, allowed is classifier or inception")
+        allowed = "classifier, inception or efficientnet_lite0"
+        raise LaqfiError(f"{path}: network is {metadata.get('network')!r}, allowed is {allowed}")
 
     @torch.inference_mode()
     def extract(images: np.ndarray) -> np.ndarray:

@@ -28,7 +28,11 @@ class Inception(Block):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-Features = Annotated[Classifier | Inception, Field(discriminator="network")]
+class EfficientNet(Block):
+    network: Literal["efficientnet_lite0"]
+
+
+Features = Annotated[Classifier | Inception | EfficientNet, Field(discriminator="network")]
 
 
 class Groups(Block):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from laqfi.quality import efficientnet
 from laqfi.quality.classifier import FEATURES
 from laqfi.quality.statistics import extrapolated
 from laqfi.records import Evaluation, FeatureNetwork, Floors, Interval, Quality
@@ -9,7 +10,8 @@ from laqfi.report.cells import fid_cell, interval_cell
 from laqfi.report.differences import JudgedVariant
 from laqfi.sampling.params import Described, Headline
 
-DIMENSIONS = {"classifier": FEATURES, "inception": 2048}  # of the features of each network
+# Of the features of each network.
+DIMENSIONS = {"classifier": FEATURES, "inception": 2048, "efficientnet_lite0": efficientnet.FEATURES}
 BANDS = (
     "The words for sizes and FIDs (bands) are those of the report this work began with (Ewha-DoInJi 2024,"
     " Layer-Adaptive Quantization on Diffusion Model using Fisher Information); FID bands are relative to FP32 (below"

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from laqfi import records
@@ -11,12 +12,11 @@ from laqfi.base.errors import LaqfiError
 from laqfi.base.pictures import from_uint8
 from laqfi.base.random import derive_seed
 from laqfi.data.params import Dataset
+from laqfi.quality import efficientnet
 from laqfi.quality import features as networks
-from laqfi.quality.classifier import FeatureNet, accuracy, fit
-from laqfi.quality.params import Classifier, Features
+from laqfi.quality.classifier import CLASSES, FeatureNet, accuracy, fit
+from laqfi.quality.params import Classifier, Features, Inception
 from laqfi.stages import command
-
-CLASSES = 1000  # more than any data set here: a wrong label must not ask for a huge layer
 
 
 def feature_network(dataset: Dataset, features: Features, *, images: Path, network: Path, info: Path) -> None:
@@ -24,20 +24,18 @@ def feature_network(dataset: Dataset, features: Features, *, images: Path, netwo
 
     The names of the first network's tensors begin with `0.`, those of a second one with `1.`.
     """
-    arrays = files.read_arrays(images, "train_images", "train_labels", "test_images", "test_labels")
-    for part in ("train", "test"):
-        labels = arrays[f"{part}_labels"]
-        if labels.min() < 0 or labels.max() >= CLASSES:
-            found = f"{labels.min()} to {labels.max()}"
-            raise LaqfiError(f"{images}: {part}_labels holds {found}, allowed is 0 to {CLASSES - 1}")
+    arrays = files.read_arrays(images, "train_images", "test_images")
     if isinstance(features, Classifier):
+        arrays |= labels_of(images)
         trained = [trained_classifier(features, seed, arrays) for seed in features.seeds]
         states, accuracies = [one.state_dict() for one, _ in trained], [right for _, right in trained]
         metadata = {"network": "classifier", "image": trained[0][0].image, "classes": trained[0][0].classes}
-    else:
+    elif isinstance(features, Inception):
         with tempfile.TemporaryDirectory() as folder:
             states = [networks.fetch_inception(features.sha256, Path(folder))]
         metadata, accuracies = {"network": "inception"}, []
+    else:
+        states, metadata, accuracies = [efficientnet.fetch()], {"network": "efficientnet_lite0"}, []
     named = {f"{place}.{name}": tensor for place, state in enumerate(states) for name, tensor in state.items()}
     files.write_tensors(network, named, metadata)
     written = records.FeatureNetwork(
@@ -48,6 +46,16 @@ def feature_network(dataset: Dataset, features: Features, *, images: Path, netwo
         sha256=files.sha256(network),
     )
     records.write(info, written)
+
+
+def labels_of(images: Path) -> dict[str, np.ndarray]:
+    """The labels of a data set. Raises LaqfiError for what no classifier may be trained on."""
+    arrays = files.read_arrays(images, "train_labels", "test_labels")
+    for name, labels in arrays.items():
+        if labels.min() < 0 or labels.max() >= CLASSES:
+            found = f"{labels.min()} to {labels.max()}"
+            raise LaqfiError(f"{images}: {name} holds {found}, allowed is 0 to {CLASSES - 1}")
+    return arrays
 
 
 def trained_classifier(settings: Classifier, seed: int, arrays: dict) -> tuple[FeatureNet, float]:

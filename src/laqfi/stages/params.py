@@ -7,16 +7,18 @@ from pathlib import Path
 
 from laqfi.base import files, sources, versions
 from laqfi.base.errors import LaqfiError
-from laqfi.params import whole
+from laqfi.params import folders, whole
 
 
-def params(params: Path, recorded: Path, profile: str | None, runs: Path | None, out: Path | None) -> None:
-    """Write the settings of `profile` and the versions recorded in a file as JSON.
+def params(
+    params: Path, recorded: Path, listed: Path, profile: str | None, runs: Path | None, out: Path | None
+) -> None:
+    """Write the settings of `profile` as JSON, with the versions and the folders' hashes that are recorded in files.
 
     Without `profile` those of all profiles are printed, with the names of the active ones and what they run: what
     engines plan by.
     """
-    found, packages = whole.load(params), whole.read_versions(recorded)
+    found, packages = whole.load(params, folders.read(listed)), whole.read_versions(recorded)
     versions.check(packages, recorded)
     resolved = {name: whole.resolve(found, name, packages) for name in found.profiles}
     if edited := sources.changed():
@@ -35,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.removeprefix("Stage: "))
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--versions", type=Path, required=True)
+    parser.add_argument("--folders", type=Path, required=True, help="what is in the folders that params.yaml names")
     parser.add_argument("--profile", help="without it, all are printed")
     parser.add_argument("--runs", type=Path, help="what DVC makes its stages of, to be as params.yaml says")
     parser.add_argument("--out", type=Path)
@@ -42,7 +45,14 @@ def main() -> None:
     if len({arguments.profile is None, arguments.runs is None, arguments.out is None}) > 1:
         parser.error("--profile, --runs and --out go together")
     try:
-        params(arguments.params, arguments.versions, arguments.profile, arguments.runs, arguments.out)
+        params(
+            arguments.params,
+            arguments.versions,
+            arguments.folders,
+            arguments.profile,
+            arguments.runs,
+            arguments.out,
+        )
     except LaqfiError as error:
         sys.exit(f"error: {error}")
 

@@ -20,6 +20,7 @@ from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.diffusion.training import Trainer
 from laqfi.diffusion.training import train as run_training
 from laqfi.models import families
+from laqfi.params.folders import located
 from laqfi.stages import command
 from laqfi.storage.model_file import header
 
@@ -32,19 +33,20 @@ def train(
     train: Train | None,
     threads: int,
     versions: dict[str, str],
-    folders: dict[str, str],
     *,
     dataset: Path,
+    folders: Path,
     out: Path,
     loss: Path,
 ) -> None:
     """Write the weights with the architecture in their header, and the loss curve as CSV, empty without a training.
 
-    Where there is nothing to train, the weights are those in the folder that `folders` names for the model.
+    Where there is nothing to train, the weights are those of the folder with the hash in the settings; `folders` says
+    where that lies now.
     """
     images = from_uint8(files.read_array(dataset, "train_images"))
     if train is None:
-        found = bring(model, folders["model"], tuple(images.shape[1:]), dataset)
+        found = bring(model, Path(located(folders, model.sha256)).expanduser(), tuple(images.shape[1:]), dataset)
         files.write_tensors(out, found, header(model, diffusion, images.shape[1:]))
         files.write_text(loss, loss_curve(torch.empty(0)))
         return
@@ -66,10 +68,10 @@ def train(
     resume.unlink(missing_ok=True)
 
 
-def bring(model: families.Settings, folder: str, image: tuple[int, ...], dataset: Path) -> dict[str, torch.Tensor]:
+def bring(model: families.Settings, folder: Path, image: tuple[int, ...], dataset: Path) -> dict[str, torch.Tensor]:
     """The weights in `folder`. Raises LaqfiError if they are not the network's, or if that is for other images."""
     try:
-        return families.weights(model, Path(folder), image)
+        return families.weights(model, folder, image)
     except ValueError as error:
         raise LaqfiError(f"{dataset}: {error}") from error
 

@@ -37,8 +37,8 @@ def chosen(variants: dict[str, JudgedVariant]) -> list[str]:
 def sample_rows(images: dict[str, np.ndarray], compared: list[str]) -> Figure:
     """The first images of "real" and of "fp32", then those of each variant compared, and their difference to FP32's.
 
-    images: uint8 [N, C, H, W] by name, the same place is the same noise. A difference is the mean over the colours,
-    enlarged by the factor that is written beside it.
+    images: uint8 [N, C, H, W] by name, the same place is the same noise. A difference is that of the colour that
+    differs most, enlarged by the factor that is written beside it.
     """
     rows = 2 + 2 * len(compared)
     columns = min(COLUMNS, *(len(stack) for stack in images.values()))
@@ -67,7 +67,9 @@ def factor_of(difference: np.ndarray) -> int:
 
 
 def show_difference(axis: Axes, picture: np.ndarray, base: np.ndarray) -> None:
-    difference = (picture.astype(float) - base).mean(axis=-1)
+    differences = picture.astype(float) - base
+    most = np.abs(differences).argmax(axis=-1, keepdims=True)
+    difference = np.take_along_axis(differences, most, axis=-1)[..., 0]
     factor = factor_of(difference)
     title = f"− FP32, × {factor}" if difference.any() else "− FP32: none"
     show(axis, title, difference * factor, cmap="RdBu_r", vmin=-255, vmax=255)
