@@ -61,7 +61,7 @@ def run(folder):
         "calibration.npz",
     ):
         setattr(at, name.split(".")[0], folder / name)
-    dataset(profile.dataset, out=at.dataset)
+    dataset(profile.dataset, folders=folder / "folders.yaml", out=at.dataset)
     feature_network(profile.dataset, profile.features, images=at.dataset, network=at.network, info=at.info)
     reference(
         profile.sample, profile.evaluate, dataset=at.dataset, network=at.network, out=at.reference, floor=at.floor

@@ -70,11 +70,15 @@ def check_image(settings: Diffusers, image: tuple[int, int, int]) -> None:
         raise ValueError(f"images are {tuple(image)}, allowed is {image_of(settings)}, which the network was made for")
 
 
+def check_image(settings: Diffusers, image: tuple[int, int, int]) -> None:
+    if tuple(image) != image_of(settings):
+        raise ValueError(f"images are {tuple(image)}, allowed is {image_of(settings)}, which the network was made for")
+
+
 def build(settings: Diffusers, image: tuple[int, int, int]) -> nn.Module:
     from laqfi.models.diffusers_network import NoiseUNet
 
-    if tuple(image) != image_of(settings):
-        raise ValueError(f"images are {tuple(image)}, allowed is {image_of(settings)}, which the network was made for")
+    check_image(settings, image)
     return NoiseUNet.from_config(settings.unet).adapt(settings.scheduler, settings.class_label)
 
 
