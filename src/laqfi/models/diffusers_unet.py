@@ -70,11 +70,6 @@ def check_image(settings: Diffusers, image: tuple[int, int, int]) -> None:
         raise ValueError(f"images are {tuple(image)}, allowed is {image_of(settings)}, which the network was made for")
 
 
-def check_image(settings: Diffusers, image: tuple[int, int, int]) -> None:
-    if tuple(image) != image_of(settings):
-        raise ValueError(f"images are {tuple(image)}, allowed is {image_of(settings)}, which the network was made for")
-
-
 def build(settings: Diffusers, image: tuple[int, int, int]) -> nn.Module:
     from laqfi.models.diffusers_network import NoiseUNet
 
