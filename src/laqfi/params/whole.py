@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -19,6 +19,7 @@ from laqfi.quality.params import Evaluate, Features
 from laqfi.quant.params import Controls, Quantize, Variant
 from laqfi.quant.policies import every as policies
 from laqfi.quant.recipe import Calibration
+from laqfi.records import Precision
 from laqfi.sampling.params import Sample
 from laqfi.sampling.samplers import SAMPLERS, takes_eta
 from laqfi.sensitivity.params import Curvature, Fisher
@@ -110,6 +111,17 @@ class Profile(Block):
             raise ValueError(
                 f"controls.images is {self.controls.images}, allowed is 2 x evaluate.groups = {least}"
                 f" to sample.images = {self.sample.images}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def what_decides_is_no_coarser(self):
+        finest_first, rows, controls = get_args(Precision), self.sample.precision, self.controls.precision
+        if controls and finest_first.index(controls) < finest_first.index(rows):
+            allowed = finest_first[finest_first.index(rows) :]
+            raise ValueError(
+                f"controls.precision is {controls!r}, allowed is one of {list(allowed)}:"
+                f" what it does not carry is drawn in sample.precision = {rows!r}"
             )
         return self
 

@@ -5,8 +5,13 @@ from torch import Tensor, nn
 
 from laqfi.base.device import captured, compiled, default_device
 from laqfi.diffusion.process import Denoiser
-from laqfi.sampling.params import Precision
+from laqfi.records import Precision
 from laqfi.storage.modules import restored
+
+
+def arithmetic(precision: Precision) -> Precision:
+    """What products are made in here: on a CPU float32, whatever is asked for."""
+    return precision if default_device().type == "cuda" else "float32"
 
 
 def prepared(model: nn.Module, precision: Precision) -> Denoiser:
