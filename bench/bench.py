@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+import aside
 import memory
 import report
-from cases import CASES, COMPILED, DRAWN, FILES, MIXED, SCALES, WORK, Case, Scale, Work
+from cases import ASIDE, CASES, COMPILED, DRAWN, FILES, MIXED, SCALES, WORK, Case, Scale, Work
 from laqfi.base import device as devices
 from laqfi.base import files
 from laqfi.base.random import generator
@@ -170,10 +171,20 @@ def measure(job: Job) -> dict:
         denoiser = devices.compiled(model)
     if case.precision:
         denoiser = prepared(model, case.precision)
+    if case.aside:
+        denoiser = aside.WAYS[case.aside](model, device)
+    if case.diffusers:
+        denoiser = aside.pipeline(job.scale.side, DIFFUSION, getattr(torch, case.diffusers), device)
+        model = denoiser.unet
+        payload = resident_bytes(model)
+        remark = f"another network, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
 
     def draw(network: Denoiser, batches: tuple[Tensor, ...], steps: int) -> None:
         devices.allow_tf32(case.precision == "tf32" and network is denoiser)
         for batch in batches:
+            if case.diffusers and network is denoiser:
+                network(batch_size=len(batch), num_inference_steps=steps, output_type="np")
+                continue
             sample(network, batch.clone, alphas_cumprod, sampler="ddim", steps=steps, eta=0.0, clip=True)
 
     def per_image_step(network: Denoiser, batches: tuple[Tensor, ...]) -> float:
@@ -187,7 +198,9 @@ def measure(job: Job) -> dict:
     peak = memory.peak(device)
     devices.allow_tf32(False)
     base, _, _ = read_model(job.folder / "float32.safetensors", device)
-    change = deviation(denoiser, base, noise[: work.compared])
+    change = dict.fromkeys(("rms_deviation", "max_deviation"))
+    if not case.diffusers:
+        change = deviation(denoiser, base, noise[: work.compared])
     times, base_times = [], []
     with job.turn:
         for _ in range(work.repeats):
@@ -215,6 +228,7 @@ def attempt(job: Job) -> dict:
         return measure(job)
     except ModuleNotFoundError as error:
         wanted = "optimum-quanto is not installed" if job.case.quanto else "a module is missing"
+        wanted = "diffusers is not installed" if job.case.diffusers else wanted
         return {"error": f"{wanted} ({error})"}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"}
@@ -249,7 +263,7 @@ def measure_scale(name: str, device: str, folder: Path) -> list[dict]:
         found = in_this_process(job) if device == "cuda" else in_fresh_processes([job])[0]
         rows.append({"scale": name, "case": title} | found)
     if (name, device) == ("paper", "cuda"):
-        for title, case in tqdm(DRAWN.items(), "drawn as in the pipeline"):
+        for title, case in tqdm((DRAWN | ASIDE).items(), "drawn as in the pipeline, and beside"):
             rows.append({"scale": name, "case": title} | in_this_process(Job(case, scale, work, folder, device)))
         torch.cuda.empty_cache()
         with get_context("spawn").Manager() as manager:

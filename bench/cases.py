@@ -49,6 +49,8 @@ class Case:
     compiled: bool = False
     alone: bool = False
     precision: str | None = None
+    aside: str | None = None  # one of aside.WAYS
+    diffusers: str | None = None  # in place of all this a DDIMPipeline of diffusers, its U-Net in this dtype
     work: Work | None = None  # None: that of the scale and device
 
 
@@ -83,4 +85,25 @@ DRAWN = {  # on a GPU, at paper scale
         ("fp32", "float32", "float16", SINGLE),
         ("int4", "int4", "float16", SINGLE),
     )
+}
+ASIDE = {  # on a GPU, at paper scale: what is measured beside it
+    **{
+        f"fp32, aside in {way} by {work.batch}": Case("float32", aside=way, work=work)
+        for way, work in (
+            ("bf16", LARGE),
+            ("bf16", MIDDLE),
+            ("float32, NCHW", LARGE),
+            ("float32, NCHW, eager", LARGE),
+        )
+    },
+    **{
+        f"diffusers, {dtype} by {work.batch}": Case("float32", diffusers=dtype, work=work)
+        for dtype, work in (
+            ("float32", LARGE),
+            ("float16", LARGE),
+            ("bfloat16", LARGE),
+            ("float16", MIDDLE),
+            ("float16", SINGLE),
+        )
+    },
 }

@@ -6,7 +6,7 @@ from laqfi.report.plots.canvas import label, png
 from laqfi.report.tables import as_markdown
 
 MIB = 2**20
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#999999")
 RESIDENT_LIMIT, TIME_LIMIT = 1.05, 1.3
 NETWORKS = {
     "paper": "Paper scale: 37 M parameters, images of 32 × 32",
@@ -17,7 +17,8 @@ images/s for DDIM follow from it. FP32, in one batch, is timed anew with every c
 how far its own is from 1 tells how steady the machine was.
 The change of ε, the predicted noise, is relative to FP32's.
 Resident weights of optimum-quanto are the tensors inside its own, its file is the state dict. It packs in the process
-that is measured, so its peak on a CPU holds what that left behind."""
+that is measured, so its peak on a CPU holds what that left behind. diffusers draws with a U-Net of its own, DDPM's, of
+about as many parameters; its time is that of the whole call, images back on the CPU."""
 PEAK = {
     "cpu": "Peak memory is the largest resident set of the case's own process while it samples,"
     " less what the process held before it loaded the model.",
@@ -26,8 +27,10 @@ PEAK = {
 KINDS = {  # what a bar is coloured by: the first word that its case's name holds
     "one image": "one image at a time",
     "compiled": "torch.compile, weights restored in every step",
+    "aside": "as the stage draws, but in bf16 or in another layout",
     "drawn": "as the stage `sample` draws: compiled, in CUDA graphs, weights restored once",
     "quanto": "optimum-quanto",
+    "diffusers": "diffusers, its DDIMPipeline",
     "": "laqfi",
 }
 
@@ -66,10 +69,15 @@ def cells(row: dict) -> dict[str, str]:
         "first step": f"{row['warm_up_seconds']:.1f} s",
         "images/s, 20 steps": f"{images_per_second(row, 20):.3g}",
         "images/s, 50 steps": f"{images_per_second(row, 50):.3g}",
-        "change of ε, RMS": f"{row['rms_deviation']:.1e}",
-        "largest": f"{row['max_deviation']:.1e}",
+        "change of ε, RMS": deviation(row["rms_deviation"]),
+        "largest": deviation(row["max_deviation"]),
         "remark": row["remark"],
     }
+
+
+def deviation(found: float | None) -> str:
+    """None: another network, whose prediction has nothing to be held against."""
+    return "" if found is None else f"{found:.1e}"
 
 
 def table(rows: dict[str, dict]) -> str:

@@ -102,15 +102,16 @@ ALLOCATIONS = {
 }
 
 
-def control(ratio: float, importance: str, measured: Quality | None) -> ControlRow:
+def control(ratio: float, importance: str, measured: Quality | None, precision: str = "float32") -> ControlRow:
     found = measured and StoredQuality(**dict(measured), bytes=int(4 * 2**20 / ratio))
-    return ControlRow(ratio=ratio, importance=importance, found=found)
+    return ControlRow(ratio=ratio, importance=importance, precision=precision, found=found)
 
 
 BASE, WORSE, BETTER = quality(20, 1, 0), quality(20.75, 1.1, NEAR), quality(19.5, 0.95, FAR)
 CONTROLS = ControlTable(
     seeds=[0, 1],
-    base=BASE,
+    precision="float32",
+    bases={"float32": BASE},
     rows=[
         control(8.0, "fisher", WORSE),
         control(8.0, "none", BETTER),

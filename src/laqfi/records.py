@@ -22,6 +22,7 @@ def number_of_key(key: object) -> object:
 Timestep = Annotated[int, BeforeValidator(number_of_key), Field(ge=1, lt=10**9)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 NotNegative = Annotated[float, Field(ge=0)]
+Precision = Literal["float32", "tf32", "float16"]  # of products on a GPU, finest first; a CPU computes in float32
 
 
 class Record(BaseModel):
@@ -217,19 +218,38 @@ class StoredQuality(Quality):
 
 
 class ControlRow(Record):
-    """A size limit met by one idea of importance; None where no choice of formats fits the limit."""
+    """A size limit met by one idea of importance; `found` is None where no choice of formats fits the limit.
+
+    `precision` is what the products were made in when its images were drawn.
+    """
 
     ratio: float
     importance: str
+    precision: Precision
     found: StoredQuality | None
 
 
 class ControlTable(Record):
-    """Every row's images are of the same noise; `base` is what FP32 drew of it."""
+    """Every row's images are of the same noise, and are beside what FP32 drew of it in the same precision.
+
+    `bases` are these, by precision; their squared errors are to those in `precision`, which decides.
+    """
 
     seeds: list[Seed]
-    base: Quality
+    precision: Precision
+    bases: dict[Precision, Quality]
     rows: Annotated[list[ControlRow], Field(min_length=1)]
+
+    @property
+    def base(self) -> Quality:
+        return self.bases[self.precision]
+
+    @model_validator(mode="after")
+    def every_row_has_a_base(self):
+        for precision in (self.precision, *(row.precision for row in self.rows)):
+            if precision not in self.bases:
+                raise ValueError(f"bases is of {sorted(self.bases)}, allowed is with {precision!r}")
+        return self
 
 
 class Floor(Record):

@@ -9,6 +9,7 @@ import torch
 import yaml
 from torch import nn
 
+import aside
 import bench
 import evidence
 import memory
@@ -23,6 +24,7 @@ WORK = bench.Work(batch=4, alone=3, steps=2, repeats=3, compared=4)
 CPU = torch.device("cpu")
 ours = pytest.mark.parametrize("name", [name for name, case in bench.CASES.items() if not case.quanto])
 packed = pytest.mark.parametrize("name", ["fp16", "int8", "int4"])
+needs_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs the extra `bench`")
 needs_quanto = pytest.mark.skipif(importlib.util.find_spec("optimum") is None, reason="needs the extra `bench`")
 
 
@@ -159,6 +161,32 @@ def test_a_case_that_draws_as_the_stage_does_is_measured_by_its_own_work(folder)
     assert (found["batch"], found["steps"], len(found["seconds"])) == (2, 3, 1)
 
 
+@pytest.mark.parametrize("way", aside.WAYS)
+def test_what_the_stage_does_not_do_predicts_the_same(folder, way):
+    """But for the bits of bfloat16; on a GPU each is compiled or captured as its name says."""
+    found = bench.measure(job(folder, bench.Case("float32", aside=way)))
+    assert found["resident_bytes"] == found["payload_bytes"]
+    assert (found["rms_deviation"] == 0) == way.startswith("float32")
+    assert found["rms_deviation"] < 0.02
+
+
+@needs_diffusers
+def test_a_pipeline_of_diffusers_is_measured_by_its_whole_call(folder, monkeypatch):
+    monkeypatch.setattr(bench, "seconds", lambda draw, device: draw() or 12.0)
+    found = bench.measure(job(folder, bench.Case("float32", diffusers="float32")))
+    assert found["seconds"] == [12.0 / WORK.batch / WORK.steps] * WORK.repeats
+    assert found["rms_deviation"] is None
+    assert "0.7 M parameters" in found["remark"]
+    cells = report.cells(found)
+    assert cells["change of ε, RMS"] == cells["largest"] == ""
+
+
+def test_without_diffusers_the_row_says_so(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    found = bench.attempt(job(folder, bench.Case("float32", diffusers="float32")))
+    assert found["error"].startswith("diffusers is not installed")
+
+
 def row(case: str, seconds: float, resident: int = 100, scale: str = "paper") -> dict:
     return {
         "scale": scale,
@@ -220,12 +248,17 @@ def test_a_failed_case_is_a_row_with_its_reason(failed):
 
 @pytest.mark.parametrize("scales", [("paper",), ("paper", "quick")])
 def test_the_figure_has_a_line_of_panels_per_scale(scales):
-    rows = [row(name, 0.01, scale=scale) for scale in scales for name in (*bench.CASES, *bench.DRAWN, *bench.COMPILED)]
+    rows = [
+        row(name, 0.01, scale=scale)
+        for scale in scales
+        for name in (*bench.CASES, *bench.DRAWN, *bench.ASIDE, *bench.COMPILED)
+    ]
     assert report.figure(results(*rows)).startswith(b"\x89PNG")
 
 
 def test_kinds_of_cases_have_colours_of_their_own():
     names = ("fp32", "quanto qint8", "int8, compiled", "fp32, one image at a time", next(iter(bench.DRAWN)))
+    names = (*names, *(next(name for name in bench.ASIDE if word in name) for word in ("aside", "diffusers")))
     assert sorted(report.kind_of(name) for name in names) == sorted(report.KINDS.values())
 
 

@@ -102,8 +102,9 @@ RECORDS = {
     },
     "controls": {
         "seeds": [0, 1],
-        "base": QUALITY,
-        "rows": [{"ratio": 8.0, "importance": "fisher", "found": QUALITY | {"bytes": 1000}}],
+        "precision": "float32",
+        "bases": {"float32": QUALITY},
+        "rows": [{"ratio": 8.0, "importance": "fisher", "precision": "float32", "found": QUALITY | {"bytes": 1000}}],
     },
     "floor": FLOOR | {"headlines": {"large": FLOOR}},
     "info": {

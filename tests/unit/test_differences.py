@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laqfi.quality import statistics
-from laqfi.records import Jackknife, Quality
+from laqfi.records import ControlTable, Jackknife, Quality
 from laqfi.report import differences
 from small_run import (
     ALLOCATIONS,
@@ -17,6 +17,7 @@ from small_run import (
     NEAR,
     WORSE,
     allocation,
+    control,
     evaluation,
     fid,
     quality,
@@ -118,6 +119,36 @@ def test_controls_are_beside_the_fisher_choice_of_the_same_size():
     assert found[12.5]["none"].gain.value == -np.inf
     assert found[12.5]["uniform"].gain.value == pytest.approx(-gain)
     assert [found[8]["none"].nearer, found[12.5]["none"].nearer] == ["Fisher", "control"]
+
+
+MIXED = CONTROLS.model_copy(
+    update={
+        "bases": {"float32": BASE, "tf32": quality(20.5, 1.25, NEAR)},
+        "rows": [
+            control(8.0, "fisher", WORSE),
+            control(8.0, "none", BETTER, "tf32"),
+            control(8.0, "uniform", BASE),
+            control(8.0, "random", WORSE, "tf32"),
+        ],
+    }
+)
+
+
+def test_controls_of_two_precisions_are_each_beside_fp32_of_their_own():
+    """FP32 itself moved by half an FID: what was drawn as coarsely has moved as much, and none of it is its model's."""
+    rows = differences.controls_against_fp32(MIXED)
+    assert [row.precision for row in rows] == ["float32", "tf32", "float32", "tf32"]
+    assert ends(rows[0].judged.difference) == near(0.75, 0.1)
+    assert ends(rows[1].judged.difference) == near(-1.0, 0.3)
+    found = differences.controls_against_fisher(MIXED)[8]
+    assert ends(found["none"].difference.plain) == near(-1.0 - 0.75, 0.4)
+    assert ends(found["uniform"].difference.plain) == near(-0.75, 0.1)
+    assert ends(found["random"].difference.plain) == near(-0.5, 0.25)
+
+
+def test_a_row_without_a_base_of_its_precision_is_refused():
+    with pytest.raises(ValueError, match="allowed is with 'tf32'"):
+        ControlTable(**dict(MIXED) | {"bases": {"float32": BASE}})
 
 
 FLOATS = {

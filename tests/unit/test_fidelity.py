@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from laqfi.quality.fidelity import Median, fidelity, median, median_gain, psnr, squared_errors
+from laqfi.quality.fidelity import ROUNDING_SHARE, Median, carries, fidelity, median, median_gain, psnr, squared_errors
 
 PIXELS = 16
 
@@ -73,3 +73,22 @@ def test_a_gain_is_formed_image_by_image_and_has_its_sign():
 
 def test_images_that_both_equal_fp32s_are_no_gain():
     assert median_gain([[0] * 40], [[0] * 40], PIXELS) == Median(0, 0, 0)
+
+
+def test_coarse_products_carry_where_their_errors_are_a_tenth_of_what_is_found():
+    rounding = [[5, 4, 6], [5, 5, 900]]
+    assert carries(rounding, [[100] * 3] * 2)
+    assert not carries(rounding, [[99] * 3] * 2)
+    assert not carries(rounding, [[0] * 3] * 2)
+    assert carries([[0]], [[0]]), "without any error all carries"
+
+
+def test_what_carries_hides_at_most_half_a_decibel():
+    """Two independent errors as large as they may be, beside a change: the PSNR that both sides' images show."""
+    random, pixels = np.random.default_rng(0), 100_000
+    change = 20 * random.normal(size=pixels)
+    size = math.sqrt(ROUNDING_SHARE / 2 / (1 - ROUNDING_SHARE)) * 20
+    ours, its = (size * random.normal(size=pixels) for _ in range(2))
+    true, found = (psnr(np.square(image).sum(), pixels) for image in (change, change + ours - its))
+    assert carries([[np.square(its).sum() * 0.98]], [[np.square(change + ours - its).sum()]])
+    assert true - found == pytest.approx(-10 * math.log10(1 - ROUNDING_SHARE), abs=0.05)

@@ -133,10 +133,12 @@ def test_a_run_too_small_for_a_correlation_says_nothing_of_it():
 def test_a_control_beside_fisher_is_judged_by_the_whole_table():
     """A gain of 0.1 dB in every image of eighty is one for each comparison alone and for two hundred at once."""
     rows = [
-        ControlRow(ratio=8.0, importance=name, found=StoredQuality(**dict(measured(10, error)), bytes=1))
+        ControlRow(
+            ratio=8.0, importance=name, precision="float32", found=StoredQuality(**dict(measured(10, error)), bytes=1)
+        )
         for name, error in (("fisher", 1000), ("none", 1100), ("random", 1000))
     ]
-    table = ControlTable(seeds=[0, 1], base=measured(10, 0), rows=rows)
+    table = ControlTable(seeds=[0, 1], precision="float32", bases={"float32": measured(10, 0)}, rows=rows)
     found = differences.controls_against_fisher(table)[8.0]
     assert (found["none"].nearer, found["random"].nearer) == ("Fisher", "neither")
     assert isinstance(differences.controls_against_fp32(table)[0].judged.fidelity, Fidelity)

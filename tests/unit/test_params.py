@@ -89,6 +89,16 @@ def test_no_parameter_has_a_name_that_dvc_ignores():
             "euler",
             "profiles.tiny: sample.sampler: found 'euler', allowed is one of",
         ),
+        ("profiles.tiny.controls.precision", "bf16", "profiles.tiny.controls.precision: found 'bf16'"),
+        (
+            "profiles.tiny",
+            TINY
+            | {
+                "sample": TINY["sample"] | {"precision": "tf32"},
+                "controls": TINY["controls"] | {"precision": "float32"},
+            },
+            "controls.precision is 'float32', allowed is one of ['tf32', 'float16']",
+        ),
         ("profiles.tiny.quantize.timestep", 2, "allowed is one of fisher.timesteps [1, 50, 100]"),
         ("profiles.tiny.model.heads", 3, "allowed is a divisor of base_channels = 4"),
         ("profiles.tiny.model.attention", [7], "profiles.tiny.model.unet.attention.0: found 7"),

@@ -40,6 +40,7 @@ from laqfi.stages.report import Inputs, Outputs, report
 from laqfi.stages.sample import sample
 from laqfi.stages.train import fingerprint, train
 from laqfi.storage.model_file import read_model
+from laqfi.storage.modules import restored
 from tiny import ROOT, tiny_params
 
 VERSIONS = {"numpy": np.__version__}
@@ -83,20 +84,7 @@ def run(folder):
         quantize_variant(at, variant, stored(at, name), folder / f"choices/{name}.json")
         draw(profile.sample, name, stored(at, name), folder / f"sample/{name}.npz", folder / f"sheets/{name}.png")
         evaluate_variant(at, name)
-    controls(
-        profile.controls,
-        profile.quantize,
-        profile.sample,
-        profile.evaluate,
-        model=at.model,
-        table=at.table,
-        fisher=at.fisher,
-        curvature=at.curvature,
-        base_samples=folder / "sample/fp32.npz",
-        network=at.network,
-        reference=at.reference,
-        out=folder / "controls.json",
-    )
+    draw_controls(at, profile.controls, folder / "controls.json")
     write_report(at, params.variants)
     return at
 
@@ -119,6 +107,23 @@ def quantize_variant(at, variant, out, choices, table=None):
         calibration=at.calibration,
         out=out,
         choices=choices,
+    )
+
+
+def draw_controls(at, settings, out):
+    controls(
+        settings,
+        at.profile.quantize,
+        at.profile.sample,
+        at.profile.evaluate,
+        model=at.model,
+        table=at.table,
+        fisher=at.fisher,
+        curvature=at.curvature,
+        base_samples=at.root / "sample/fp32.npz",
+        network=at.network,
+        reference=at.reference,
+        out=out,
     )
 
 
@@ -723,6 +728,41 @@ def test_a_training_that_was_stopped_goes_on_only_with_the_same_versions_and_set
     }
     assert len(names) == 5
     assert fingerprint(blocks, 1, dict(VERSIONS), done.dataset) in names
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_on_a_cpu_the_controls_are_drawn_once_whatever_their_precision(done, tmp_path):
+    settings = done.profile.controls.model_copy(update={"precision": "float16"})
+    draw_controls(done, settings, tmp_path / "controls.json")
+    assert (tmp_path / "controls.json").read_bytes() == (done.root / "controls.json").read_bytes()
+
+
+def drawn_coarsely(model, precision):
+    """What stands for a precision: weights of 300 steps up to their largest."""
+    if precision == "float32":
+        return model
+    network = restored(model, torch.float32)
+    for weight in network.parameters():
+        step = weight.abs().max().clamp(min=1e-9) / 300
+        weight.data = (weight / step).round() * step  # in memory of its own: the model keeps what it has
+    return network
+
+
+def test_controls_are_drawn_again_where_a_coarse_precision_does_not_carry(done, tmp_path, monkeypatch):
+    monkeypatch.setattr("laqfi.stages.controls.arithmetic", lambda precision: precision)
+    monkeypatch.setattr("laqfi.sampling.drawing.prepared", drawn_coarsely)
+    settings = done.profile.controls.model_copy(update={"precision": "float16"})
+    draw_controls(done, settings, tmp_path / "controls.json")
+    fine, found = (records.read(at / "controls.json", records.ControlTable) for at in (done.root, tmp_path))
+    assert (found.precision, found.base, set(found.bases)) == ("float32", fine.base, {"float32", "float16"})
+    own = np.median(found.bases["float16"].squared_error)
+    for row, wanted in zip(found.rows, fine.rows, strict=True):
+        if row.precision == "float32":
+            assert row == wanted
+        elif row.found:
+            assert 20 * own <= np.median(row.found.squared_error)
+            assert row.found.bytes == wanted.found.bytes
+    assert {row.precision for row in found.rows if row.found} == {"float32", "float16"}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from small_run import (
     NEAR,
     PIXELS,
     allocation,
+    control,
     evaluation,
     quality,
 )
@@ -307,6 +308,16 @@ def test_controls_are_one_row_per_size_and_one_column_per_importance():
         },
         {"smaller by": "64 ×", "fisher": "does not fit", "squared error": f"{near}, +0.75"},
     ]
+
+
+def test_what_was_drawn_with_coarse_products_is_marked_and_explained():
+    assert tables.control_table(CONTROLS).rule == ""
+    rows = [control(8.0, "fisher", quality(20, 1, FAR)), control(8.0, "none", quality(21, 1, 20 * NEAR), "tf32")]
+    bases = CONTROLS.bases | {"tf32": quality(20.5, 1, NEAR)}
+    found = tables.control_table(CONTROLS.model_copy(update={"bases": bases, "rows": rows}))
+    assert found.rows[0]["fisher"] == "34.2 dB [34.2, 34.2], +0.00"
+    assert found.rows[0]["squared error"] == "35.1 dB [35.1, 35.1], +0.50 (tf32)"
+    assert "whose median image is then 48.1 dB from its own in float32" in found.rule
 
 
 def test_every_size_that_fisher_can_meet_is_a_row_with_a_word_for_each_control():

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 
@@ -21,6 +21,7 @@ from laqfi.quality.params import Evaluate, Features
 from laqfi.quant.params import Controls, Quantize, Variant
 from laqfi.quant.policies import every as policies
 from laqfi.quant.recipe import Calibration
+from laqfi.records import Precision
 from laqfi.sampling.params import Sample, Sampler
 from laqfi.sampling.samplers import SAMPLERS, SCHEDULER, takes_eta
 from laqfi.sensitivity.params import Curvature, Fisher
@@ -172,6 +173,17 @@ class Profile(Block):
             images.check_networks(self.dataset, self.model, self.features, info.context)
         except (LaqfiError, ValueError) as error:
             raise ValueError(str(error)) from error
+        return self
+
+    @model_validator(mode="after")
+    def what_decides_is_no_coarser(self):
+        finest_first, rows, controls = get_args(Precision), self.sample.precision, self.controls.precision
+        if controls and finest_first.index(controls) < finest_first.index(rows):
+            allowed = finest_first[finest_first.index(rows) :]
+            raise ValueError(
+                f"controls.precision is {controls!r}, allowed is one of {list(allowed)}:"
+                f" what it does not carry is drawn in sample.precision = {rows!r}"
+            )
         return self
 
 

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from laqfi.base.block import Block, Timestep
 from laqfi.quant.recipe import Recipe
+from laqfi.records import Precision
 
 
 class Quantize(Block):
@@ -33,5 +34,8 @@ class Budget(Block):
 
 
 class Controls(Block):
+    """`precision`: what is drawn in first, and again in that of the rows where it does not carry; None: those alone."""
+
     budgets: Annotated[list[Budget], Field(min_length=1)]
     images: Annotated[int, Field(ge=2, le=1_000_000)]
+    precision: Precision | None = None

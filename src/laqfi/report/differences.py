@@ -10,7 +10,16 @@ from typing import TypeVar
 
 from laqfi.quality import fidelity, simultaneous, statistics
 from laqfi.quality.fidelity import Fidelity, Median
-from laqfi.records import Allocation, ControlTable, Evaluation, Interval, Jackknife, Quality, StoredQuality
+from laqfi.records import (
+    Allocation,
+    ControlRow,
+    ControlTable,
+    Evaluation,
+    Interval,
+    Jackknife,
+    Quality,
+    StoredQuality,
+)
 from laqfi.report.verdicts import fid_band, size_band, verdict
 
 Name = TypeVar("Name", bound=Hashable)
@@ -30,7 +39,10 @@ def paired(one: Jackknife, control: Jackknife) -> list[statistics.Jackknifed]:
 
 def family(pairs: Mapping[Name, tuple[Jackknife, Jackknife]]) -> dict[Name, Difference]:
     """Every first minus its second, as one family of comparisons."""
-    runs = {name: paired(*pair) for name, pair in pairs.items()}
+    return differences_of({name: paired(*pair) for name, pair in pairs.items()})
+
+
+def differences_of(runs: Mapping[Name, list[statistics.Jackknifed]]) -> dict[Name, Difference]:
     wide = simultaneous.intervals(runs)
     return {name: Difference(statistics.interval(one), wide[name]) for name, one in runs.items()}
 
@@ -55,9 +67,14 @@ class Judged:
 
 def judged(measured: Mapping[Name, Quality], base: Quality) -> dict[Name, Judged]:
     """One table of images beside those of `base`, which is FP32."""
-    fids = family({name: (one.fid, base.fid) for name, one in measured.items()})
-    kids = family({name: (one.kid, base.kid) for name, one in measured.items()})
-    again = family({name: (one.fid_again, base.fid_again) for name, one in measured.items() if one.fid_again})
+    return judged_beside({name: (one, base) for name, one in measured.items()})
+
+
+def judged_beside(measured: Mapping[Name, tuple[Quality, Quality]]) -> dict[Name, Judged]:
+    """One table of images, each beside those that FP32 drew as they were drawn."""
+    fids = family({name: (one.fid, base.fid) for name, (one, base) in measured.items()})
+    kids = family({name: (one.kid, base.kid) for name, (one, base) in measured.items()})
+    again = family({name: (one.fid_again, base.fid_again) for name, (one, base) in measured.items() if one.fid_again})
     return {
         name: Judged(
             quality=one,
@@ -69,7 +86,7 @@ def judged(measured: Mapping[Name, Quality], base: Quality) -> dict[Name, Judged
             kid_difference=kids[name],
             again=again.get(name),
         )
-        for name, one in measured.items()
+        for name, (one, base) in measured.items()
     }
 
 
@@ -113,16 +130,17 @@ class JudgedControl:
 
     ratio: float
     importance: str
+    precision: str
     stored: StoredQuality | None
     judged: Judged | None
 
 
 def controls_against_fp32(table: ControlTable) -> list[JudgedControl]:
-    fitting = {(row.ratio, row.importance): row.found for row in table.rows if row.found}
-    found = judged(fitting, table.base)
+    rows = {(row.ratio, row.importance): row for row in table.rows}
+    found = judged_beside({cell: (row.found, table.bases[row.precision]) for cell, row in rows.items() if row.found})
     return [
-        JudgedControl(row.ratio, row.importance, row.found, found.get((row.ratio, row.importance)))
-        for row in table.rows
+        JudgedControl(row.ratio, row.importance, row.precision, row.found, found.get(cell))
+        for cell, row in rows.items()
     ]
 
 
@@ -154,22 +172,29 @@ def controls_against_fisher(table: ControlTable) -> dict[float, dict[str, Agains
 
     A limit that the Fisher information's choice cannot meet is left out; None is a control that cannot meet it.
     """
-    fisher = {row.ratio: row.found for row in table.rows if row.importance == "fisher" and row.found}
+    fisher = {row.ratio: row for row in table.rows if row.importance == "fisher" and row.found}
     cells = {
-        (row.ratio, row.importance): row.found
-        for row in table.rows
-        if row.importance != "fisher" and row.ratio in fisher
+        (row.ratio, row.importance): row for row in table.rows if row.importance != "fisher" and row.ratio in fisher
     }
-    pairs = {cell: (found, fisher[cell[0]]) for cell, found in cells.items() if found}
-    fids = family({cell: (found.fid, ours.fid) for cell, (found, ours) in pairs.items()})
+    pairs = {cell: (row, fisher[cell[0]]) for cell, row in cells.items() if row.found}
+    fids = differences_of({cell: against(row, ours, table.bases) for cell, (row, ours) in pairs.items()})
     confidence = 1 - (1 - statistics.CONFIDENCE) / max(1, len(pairs))
     rows: dict[float, dict[str, AgainstFisher | None]] = {ratio: {} for ratio in fisher}
     for cell in cells:
         rows[cell[0]][cell[1]] = None
-    for cell, (found, ours) in pairs.items():
-        gain = fidelity.median_gain(ours.squared_error, found.squared_error, found.pixels, confidence)
+    for cell, (row, ours) in pairs.items():
+        errors = ours.found.squared_error, row.found.squared_error
+        gain = fidelity.median_gain(*errors, row.found.pixels, confidence)
         rows[cell[0]][cell[1]] = AgainstFisher(fids[cell], gain)
     return rows
+
+
+def against(row: ControlRow, fisher: ControlRow, bases: Mapping[str, Quality]) -> list[statistics.Jackknifed]:
+    """The FID of one minus that of the other; if they were drawn in two precisions, each minus FP32's of its own."""
+    if row.precision == fisher.precision:
+        return paired(row.found.fid, fisher.found.fid)
+    mine, its = (paired(one.found.fid, bases[one.precision].fid) for one in (row, fisher))
+    return statistics.paired_difference(mine, its)
 
 
 @dataclass(frozen=True)

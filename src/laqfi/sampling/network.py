@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from laqfi.base.device import captured, compiled, default_device
 from laqfi.diffusion.process import Denoiser
-from laqfi.sampling.params import Precision
+from laqfi.records import Precision
 from laqfi.storage.modules import restored
 
 
@@ -23,6 +23,11 @@ def raw(model: nn.Module, wanted: bool) -> Iterator[None]:
     finally:
         for module in inside:
             module.raw = False
+
+
+def arithmetic(precision: Precision) -> Precision:
+    """What products are made in here: on a CPU float32, whatever is asked for."""
+    return precision if default_device().type == "cuda" else "float32"
 
 
 def prepared(model: nn.Module, precision: Precision) -> Denoiser:

@@ -1,10 +1,11 @@
 """What params.yaml may say of drawing images, in the parts that stages read."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from laqfi.base.block import Block, Count, Name, Seed, Timestep
+from laqfi.records import Precision
 
 
 class Sampler(Block):
@@ -25,7 +26,6 @@ class Trajectory(Sampler):
 
 
 Images = Annotated[int, Field(ge=2, le=1_000_000)]
-Precision = Literal["float32", "tf32", "float16"]  # of products on a GPU; a CPU computes in float32
 
 
 class Headline(Sampler):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from laqfi import records
@@ -11,6 +12,7 @@ from laqfi.base import files
 from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
 from laqfi.models import families
+from laqfi.quality.fidelity import carries
 from laqfi.quality.judge import Judge
 from laqfi.quality.params import Groups
 from laqfi.quant.apply import as_file, store_all, store_for_all, stored_size
@@ -20,7 +22,9 @@ from laqfi.quant.gather import gather, read_fisher
 from laqfi.quant.knapsack import BudgetTooSmallError
 from laqfi.quant.params import Budget, Controls, Quantize
 from laqfi.quant.policies.budget import Importance, Target, budget
+from laqfi.records import Precision
 from laqfi.sampling.drawing import draw_images
+from laqfi.sampling.network import arithmetic
 from laqfi.sampling.params import Drawing
 from laqfi.stages import command
 from laqfi.storage.model_file import model_of, settings_of
@@ -43,32 +47,44 @@ def controls(
     reference: Path,
     out: Path,
 ) -> None:
-    """Write size and quality for every budget and importance, all drawn from the noise of FP32's first images."""
+    """Write size and quality for every budget and importance, all drawn from the noise of FP32's first images.
+
+    `controls.precision` draws first, FP32 beside; where it does not carry, that of the rows of the report draws again.
+    """
     tensors, metadata = files.read_tensors(model)
     measured = read_fisher(fisher, tensors)
     weights = gather((tensors, metadata), model, quantize, sample, table=table, fisher=measured, curvature=curvature)
     judge, shape = Judge(network, reference, evaluate.groups), tuple(metadata["image"])
     scheduler = families.scheduler_of(settings_of(metadata))
-    base_images = first_images(base_samples, len(sample.seeds), controls.images, shape)
+
+    def draw(tensors: dict[str, Tensor], metadata: dict, precision: Precision) -> np.ndarray:
+        denoiser, alphas_cumprod, _ = model_of(tensors, metadata, model, default_device())
+        how = sample.model_copy(update={"precision": precision})
+        return draw_images(denoiser, alphas_cumprod, shape, how, controls.images, scheduler, progress=False)
+
+    precision, first = arithmetic(sample.precision), arithmetic(controls.precision or sample.precision)
+    base_images = {precision: first_images(base_samples, len(sample.seeds), controls.images, shape)}
+    if first != precision:
+        base_images[first] = draw(tensors, metadata, first)
+    bases = {one: judge.quality(images, base_images[precision]) for one, images in base_images.items()}
 
     points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]
     choices = [choose(weights, one, importance) for one, importance in tqdm(points, "budgets")]
     store_for_all(weights, [chosen for chosen in choices if chosen is not None])
 
-    def quality(chosen: Choices | None) -> records.StoredQuality | None:
-        if chosen is None:
-            return None
-        stored = store_all(weights, chosen)
-        denoiser, alphas_cumprod, _ = model_of(*as_file(stored, metadata), model, default_device())
-        images = draw_images(denoiser, alphas_cumprod, shape, sample, controls.images, scheduler, progress=False)
-        return records.StoredQuality(bytes=stored_size(stored), **dict(judge.quality(images, base_images)))
+    def drawn(chosen: Choices, precision: Precision) -> records.StoredQuality:
+        parts = store_all(weights, chosen)
+        images = draw(*as_file(parts, metadata), precision)
+        return records.StoredQuality(bytes=stored_size(parts), **dict(judge.quality(images, base_images[precision])))
 
-    rows = [
-        records.ControlRow(ratio=one.ratio, importance=importance, found=quality(chosen))
-        for (one, importance), chosen in tqdm(list(zip(points, choices, strict=True)), "controls")
-    ]
-    base = judge.quality(base_images, base_images)
-    records.write(out, records.ControlTable(seeds=sample.seeds, base=base, rows=rows))
+    def row(one: Budget, importance: Importance, chosen: Choices | None) -> records.ControlRow:
+        used, found = (precision, None) if chosen is None else (first, drawn(chosen, first))
+        if used != precision and not carries(bases[first].squared_error, found.squared_error):
+            used, found = precision, drawn(chosen, precision)
+        return records.ControlRow(ratio=one.ratio, importance=importance, precision=used, found=found)
+
+    rows = [row(*point, chosen) for point, chosen in tqdm(list(zip(points, choices, strict=True)), "controls")]
+    records.write(out, records.ControlTable(seeds=sample.seeds, precision=precision, bases=bases, rows=rows))
 
 
 def first_images(path: Path, seeds: int, images: int, shape: tuple[int, ...]) -> np.ndarray:
