@@ -16,7 +16,7 @@ help: ## this list
 $(VENV): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "laqfi needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,test]'
 	@touch $@
 
 $(SLURM): $(VENV)
@@ -87,7 +87,7 @@ lint: $(VENV) ## style and workflow checks, nothing is changed
 	@$(RUN) ruff check && ruff format --check && lint-imports --no-logo && snakefmt --check workflow && snakemake --lint
 
 bench: $(VENV) ## memory and speed of measuring, and of stored weights beside optimum-quanto's: reports/bench
-	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'
+	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,test,bench]'
 	@$(RUN) python bench/evidence.py --out reports/bench && python bench/bench.py --out reports/bench
 
 coverage: $(VENV) ## how often the reports' intervals hold the truth, counted: reports/coverage, a quarter of an hour
