@@ -10,7 +10,7 @@ from laqfi.storage.model_file import check_version
 
 
 def export(*, model: Path, source: Path, out: Path) -> None:
-    """Write the folder `out` like `source`, the folder of diffusers that the model came from, with the stored tensors."""
+    """Write the folder `out` like `source`, the one of diffusers that the model came from, with the stored tensors."""
     tensors, metadata = files.read_tensors(model)
     check_version(metadata, model)
     described = metadata.get("model")
