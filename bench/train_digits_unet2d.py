@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from laqfi.base.pictures import from_uint8
 from laqfi.base.random import derive_seed
@@ -36,29 +36,25 @@ SCHEDULE = {"beta_start": 0.0001, "beta_end": 0.02}
 TIMESTEPS = 1000
 
 
-class CountedFromOne(nn.Module):
+class CountedFromOne(UNet2DModel):
     """The network called as model(x, timestep), with timesteps that begin at 1 instead of 0."""
 
-    def __init__(self, unet: UNet2DModel):
-        super().__init__()
-        self.unet = unet
-
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        return self.unet(x, timestep - 1, return_dict=False)[0]
+        return super().forward(x, timestep - 1, return_dict=False)[0]
 
 
 def trained(steps: int) -> DDPMPipeline:
     """The pipeline after so many steps of 64 digits; its weights are the average of the training's."""
     torch.manual_seed(derive_seed("digits", "unet2d"))
-    unet = UNet2DModel(**CONFIG)
     images = from_uint8(load("digits", {})["train_images"])
     how = Train(
         steps=steps, batch_size=64, lr=0.002, warmup=min(100, steps), beta2=0.999, ema=0.995, grad_clip=1, seed=0
     )
-    trainer = Trainer(CountedFromOne(unet), linear_alphas_cumprod(TIMESTEPS, **SCHEDULE), how)
+    trainer = Trainer(CountedFromOne(**CONFIG), linear_alphas_cumprod(TIMESTEPS, **SCHEDULE), how)
     with tempfile.TemporaryDirectory() as folder:
         train(trainer, images, Path(folder) / "resume.safetensors")
-    unet.load_state_dict({name.removeprefix("unet."): tensor for name, tensor in trainer.ema.items()})
+    unet = UNet2DModel(**CONFIG)
+    unet.load_state_dict(trainer.ema)
     scheduler = DDPMScheduler(num_train_timesteps=TIMESTEPS, beta_schedule="linear", **SCHEDULE)
     return DDPMPipeline(unet.eval(), scheduler)
 
