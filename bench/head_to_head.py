@@ -111,7 +111,6 @@ def compared(subject: Subject, folder: Path) -> dict:
         "title": subject.title,
         "parameters": sum(parameter.numel() for parameter in subject.model.parameters()),
         "bytes": resident_bytes(subject.model),
-        "draw_seconds": base["draw_seconds"],
         "fid": base["quality"].fid,
         "rows": [{"case": name} | row | {"judged": found.get(name)} for name, row in rows.items()],
     }

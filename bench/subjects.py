@@ -1,5 +1,6 @@
 """The networks of the head to head, and what everything that is made of them is measured by."""
 
+import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from train_digits_unet2d import SCHEDULE, TIMESTEPS, CountedFromOne, trained
 
 MEASURED = [1, 2, 5, 10, 25, 50, 100, 200, 400, 600, 800, 1000]  # as the profile `quick` does
 HOW = Drawing(sampler="ddim", steps=20, eta=0.0, clip=True, seeds=[0, 1, 2], batch_size=180)
+TIMED, REPEATS = HOW.model_copy(update={"seeds": [0], "steps": 5}), 5
 
 
 @dataclass
@@ -41,18 +43,31 @@ class Subject:
     def __post_init__(self):
         self.base_images = self.draw(self.model)
 
-    def draw(self, denoiser: Denoiser) -> np.ndarray:
+    def draw(self, denoiser: Denoiser, how: Drawing = HOW) -> np.ndarray:
         shape = tuple(self.train_images.shape[1:])
-        return draw_images(denoiser, self.alphas_cumprod, shape, HOW, self.images, progress=False)
+        return draw_images(denoiser, self.alphas_cumprod, shape, how, self.images, progress=False)
 
     def rated(self, denoiser: Denoiser) -> dict:
-        """Seconds of drawing, the error of the predicted noise, and the quality of the images."""
-        start = time.perf_counter()
-        drawn = self.draw(denoiser)
-        seconds = time.perf_counter() - start
+        """Time of drawing by that of FP32, the error of the predicted noise, and the quality of the images."""
         errors = noise_error(denoiser, self.model, self.test_images, self.alphas_cumprod, MEASURED, 0)
-        quality = self.judge.quality(drawn, self.base_images)
-        return {"draw_seconds": seconds, "noise_mse": sum(errors.values()) / len(errors), "quality": quality}
+        quality = self.judge.quality(self.draw(denoiser), self.base_images)
+        return {
+            "times_fp32": self.times_fp32(denoiser),
+            "noise_mse": sum(errors.values()) / len(errors),
+            "quality": quality,
+        }
+
+    def times_fp32(self, denoiser: Denoiser) -> float:
+        """Median of a few runs, each beside one of FP32, so that another load slows both."""
+        ratios = []
+        for _ in range(REPEATS):
+            seconds = []
+            for one in (denoiser, self.model):
+                start = time.perf_counter()
+                self.draw(one, TIMED)
+                seconds.append(time.perf_counter() - start)
+            ratios.append(seconds[0] / seconds[1])
+        return statistics.median(ratios)
 
 
 def subjects(data: Path, folder: Path, images: int, steps: int) -> list[Subject]:
