@@ -122,6 +122,8 @@ def test_every_kind_of_layer_has_the_stored_values(kind, inputs, outputs, kernel
         ("Linear", [8, 3], 4, None),
         ("Embedding", [6, 8], 2, None),
         ("Conv2d", [8, 5, 3], 18, None),
+        ("Conv2d", [8, 5, 3], 9, None),
+        ("Linear", [8, 4], 1, None),
         ("Conv2d", [8, 4, 3], 16, (1, 3, 4, 5)),
         ("Conv1d", [6, 4, 2], 6, None),
     ],
@@ -277,6 +279,9 @@ def test_what_is_no_earlier_export_stays(pipeline, tmp_path):
             exported(source, stored, out)
     assert files.sha256(tmp_path / "mine/unet/diffusion_pytorch_model.safetensors") == before
     done = exported(pipeline, stored, tmp_path / "done")
+    (done / "notes.txt").write_text("mine")
+    with pytest.raises(LaqfiError, match="is no earlier export"):
+        exported(pipeline, stored, done)
     with pytest.raises(LaqfiError, match="the weights are quantized"):
         exported(done, stored, done)
 

@@ -35,4 +35,9 @@ def replace(made: Path, folder: Path, content: Mapping[str, bytes]) -> None:
         files.write_bytes(new / name, payload)
     if folder.exists():
         folder.rename(old)
-    new.rename(folder)
+    try:
+        new.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise

@@ -34,7 +34,7 @@ def export_folder(source: Path, tensors: Mapping[str, Tensor], metadata: Mapping
     network = network_of(config, source / unet / CONFIG)
     check_same(config, metadata, source / unet / CONFIG, where)
     forms = forms_of(network, dict(tensors), dict(metadata), where)
-    check_replaceable(out, source)
+    check_replaceable(out)
     parts = {name: tensor for form in forms.values() for name, tensor in form.tensors.items()}
     content = {name: files.read_bytes(source / name) for name in BESIDE if (source / name).is_file()}
     config |= {"quantization_config": quantization_config(forms)}
@@ -86,11 +86,11 @@ def forms_of(network: nn.Module, tensors: dict[str, Tensor], metadata: dict, whe
     return found
 
 
-def check_replaceable(out: Path, source: Path) -> None:
-    """Raises LaqfiError for a folder that is there and is no earlier export: it would be lost."""
-    configs = [path for path in (out / "unet" / CONFIG, out / CONFIG) if path.is_file()]
-    earlier = any("quantization_config" in files.read_text(path) for path in configs)
-    if out.exists() and not earlier and not (out.is_dir() and not any(out.iterdir())):
+def check_replaceable(out: Path) -> None:
+    """Raises LaqfiError for what is there and is no earlier export: it would be lost."""
+    known = {*BESIDE, *(folder + name for folder in ("", "unet/") for name in (CONFIG, WEIGHTS))}
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    configs = [out / name for name in found if name.endswith(f"/{CONFIG}") or name == CONFIG]
+    earlier = found <= known and any("quantization_config" in files.read_text(path) for path in configs)
+    if out.is_file() or (found and not earlier):
         raise LaqfiError(f"{out}: is there and is no earlier export, allowed is a new or an empty folder")
-    if out.resolve() in (source.resolve(), *source.resolve().parents):
-        raise LaqfiError(f"{out}: holds the folder that is exported, allowed is another one")
