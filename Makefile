@@ -16,7 +16,7 @@ help: ## this list
 $(VENV): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "laqfi needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,test]'
 	@touch $@
 
 $(SLURM): $(VENV)
@@ -89,9 +89,10 @@ slurm-resume: $(SLURM) ## go on with a run on SLURM whose head process was kille
 lint: $(VENV) ## style and workflow checks, nothing is changed
 	@$(RUN) ruff check && ruff format --check && lint-imports --no-logo && snakefmt --check workflow && snakemake --lint
 
-bench: $(VENV) ## memory and speed of measuring, and of stored weights beside optimum-quanto's: reports/bench
-	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'
+bench: $(VENV) ## memory and speed, and others' quantizers beside ours (after the profile quick): reports/bench
+	.venv/bin/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,test,bench]'
 	@$(RUN) python bench/evidence.py --out reports/bench && python bench/bench.py --out reports/bench
+	@$(RUN) python bench/head_to_head.py --data data/quick --out reports/bench
 
 coverage: $(VENV) ## how often the reports' intervals hold the truth, counted: reports/coverage, a quarter of an hour
 	@$(RUN) python studies/intervals.py --out reports/coverage --docs docs/coverage.md
