@@ -134,7 +134,7 @@ def evaluate_variant(at, name, out=None):
     )
 
 
-def write_report(at, variants, folder=None):
+def write_report(at, variants, folder=None, recoveries=None):
     folder = folder or at.root
     found = Inputs(
         dataset=at.dataset,
@@ -154,7 +154,9 @@ def write_report(at, variants, folder=None):
         figures=folder / "figures",
         page=folder / "report.html",
     )
-    report(at.profile.sample, at.profile.quantize, list(variants), "tiny", found=found, written=written)
+    report(
+        at.profile.sample, at.profile.quantize, list(variants), recoveries or {}, "tiny", found=found, written=written
+    )
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +271,7 @@ def test_the_report_tells_recipes_apart(done, tmp_path):
     evaluate_variant(at, "threshold")
     write_report(at, at.params.variants)
     told = (tmp_path / "summary.md").read_text()
-    assert "| threshold |" in told.partition("Rounded inputs, learned rounding, corrected noise")[2]
+    assert "| threshold |" in told.partition("Rounded inputs, learned rounding, recovery, corrected noise")[2]
     assert "8 bits, TDQ's ranges" in told
     assert "Rounded inputs" not in (done.root / "summary.md").read_text()
     assert "What do the field" in (tmp_path / "report.html").read_text()

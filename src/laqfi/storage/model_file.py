@@ -129,7 +129,16 @@ def model_of(
     tensors: dict[str, Tensor], metadata: dict, path: Path, device: torch.device
 ) -> tuple[nn.Module, Tensor, dict]:
     """The same from the content of a model file; `path` names it in errors."""
-    model, checked = described(metadata, path)
+    model, _, tables = unwrapped(tensors, metadata, path)
+    model = with_tables(model, metadata, tables, path)
+    return model.to(device).eval(), alphas_cumprod_of(metadata), metadata
+
+
+def unwrapped(
+    tensors: dict[str, Tensor], metadata: dict, path: Path
+) -> tuple[nn.Module, dict[str, Layout], dict[str, Tensor]]:
+    """The network by itself on the tensors of its file, their layouts by parameter, and the file's tables."""
+    model, _ = described(metadata, path)
     extra = extra_shapes(metadata)
     tables = {name: tensor for name, tensor in tensors.items() if name in extra}
     files.check_tensors(path, tables, extra)
@@ -141,8 +150,12 @@ def model_of(
         store_layers(model, layouts)
         state = buffers(layouts, tensors)
     model.load_state_dict(state, assign=True)
-    model = with_tables(model, checked, tables, path)
-    return model.to(device).eval(), linear_alphas_cumprod(**checked.diffusion.model_dump()), metadata
+    return model, layouts, tables
+
+
+def alphas_cumprod_of(metadata: dict) -> Tensor:
+    """Of the diffusion that the metadata of a file describes."""
+    return linear_alphas_cumprod(**Header.model_validate(metadata).diffusion.model_dump())
 
 
 def extra_shapes(metadata: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
@@ -151,8 +164,9 @@ def extra_shapes(metadata: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]
     return {name: shape for one in found for name, shape in one.part_shapes().items()}
 
 
-def with_tables(model: nn.Module, checked: Header, tables: dict[str, Tensor], path: Path) -> nn.Module:
+def with_tables(model: nn.Module, metadata: dict, tables: dict[str, Tensor], path: Path) -> nn.Module:
     """The network behind what its file says of rounded inputs and of corrections."""
+    checked = Header.model_validate(metadata)
     if checked.activations is not None:
         try:
             check_layers(checked.activations, model)
