@@ -335,6 +335,9 @@ def test_a_variant_is_for_the_models_of_the_profiles_that_run_it(tmp_path, monke
         ({"reconstruct": {"iterations": 0}}, "reconstruct.iterations"),
         ({"reconstruct": {}}, "reconstruct.iterations"),
         ({"correct": "always"}, "correct"),
+        ({"recover": {}}, r"recover\.iterations"),
+        ({"recover": {"iterations": 5, "learn": "bits"}}, r"recover\.learn"),
+        ({"recover": {"iterations": 5, "steps": 5}}, r"recover\.steps"),
         ({"correction": "ptqd"}, "correction"),
     ],
 )
@@ -364,6 +367,29 @@ def test_a_list_in_a_recipe_makes_variants_too(tmp_path):
     params["variants"]["ratio"]["activations"] = {"bits": [8, 4]}
     found = load(write(tmp_path, params)).variants
     assert (found["ratio_8"].activations.bits, found["ratio_4"].activations.bits) == (8, 4)
+
+
+def test_what_is_stored_learns_in_a_stage_of_its_own(tmp_path):
+    """So that a change of `recover` does not quantize again, and a variant without it has no further job."""
+    params = tiny_params()
+    plain = whole.resolve(load(write(tmp_path, params)), "tiny", {"numpy": "1"})
+    params["variants"]["ratio"]["recover"] = {"iterations": 5, "learn": ["norms", "scales"]}
+    found = load(write(tmp_path, params))
+    resolved = whole.resolve(found, "tiny", {"numpy": "1"})
+    assert {name: one["learn"] for name, one in resolved["recoveries"].items()} == {
+        "ratio_norms": "norms",
+        "ratio_scales": "scales",
+    }
+    assert resolved["variants"]["ratio_norms"] == plain["variants"]["ratio"]
+    stored = {run["variant"]: run["stored"] for run in found.runs().values()}
+    assert {name for name, stage in stored.items() if stage == "recover"} == {"ratio_norms", "ratio_scales"}
+
+
+def test_fp32_does_not_recover(tmp_path):
+    params = tiny_params()
+    params["variants"]["fp32"]["recover"] = {"iterations": 5}
+    with pytest.raises(LaqfiError, match=r"variants\.fp32 holds recover, allowed is policy fp32 alone"):
+        load(write(tmp_path, params))
 
 
 def test_a_variant_may_be_for_some_profiles_alone(tmp_path):
