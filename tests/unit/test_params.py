@@ -234,7 +234,7 @@ def test_resolved_settings_do_not_depend_on_how_they_are_written(tmp_path):
 
 def test_resolved_settings_hold_every_default_and_nothing_of_other_profiles(tmp_path):
     found = resolved(tmp_path, tiny_params())
-    assert found.keys() == TINY.keys() | {"order", "profile", "program", "variants", "versions"}
+    assert found.keys() == TINY.keys() | {"order", "profile", "program", "recoveries", "variants", "versions"}
     assert found["variants"]["threshold"] == {"policy": "threshold", "tau": 0.1, "dtype": "float16"}
     assert found["variants"]["budget"]["target"] == {"ratio": 5.0, "bytes": None, "mean_bits": None, "format": None}
     assert found["sample"]["eta"] == 0.0
@@ -259,7 +259,7 @@ def test_a_profile_runs_the_variants_it_names_in_the_order_of_the_blocks(tmp_pat
 @pytest.mark.parametrize("text", [None, "runs: {}", "runs: []", "other", "runs:\n  tiny-fp32: {profile: tiny}"])
 def test_a_record_of_other_runs_is_refused(tmp_path, text):
     params, path = load(write(tmp_path, tiny_params())), tmp_path / "runs.yaml"
-    path.write_text(yaml.safe_dump({"runs": params.runs()}))
+    path.write_text(yaml.safe_dump({"runs": params.runs(), "recovered": {}}))
     whole.check_runs(params, path)
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(LaqfiError, match=r"runs\.yaml: lists other runs than params.yaml; `make runs` writes it"):

@@ -55,7 +55,7 @@ class Recover(Block):
     """
 
     iterations: Count
-    batch_size: Count = 32
+    batch_size: Count = 64
     lr: LearningRate = 0.001
     code_lr: LearningRate = 0.02
     learn: Learn = "codes"
