@@ -27,7 +27,7 @@ def runs_of(params: dict) -> dict[str, dict[str, str]]:
         return whole.Params.model_validate(sweeps.expanded(params)).runs()
     except ValidationError:
         return {
-            f"{profile}-{variant}": {"profile": profile, "variant": variant}
+            f"{profile}-{variant}": {"profile": profile, "variant": variant, "stored": "quantize"}
             for profile in params["active"]
             for variant in params["profiles"][profile].get("variants", params["variants"])
         }

@@ -54,7 +54,7 @@ class Reads:
         if isinstance(value, Block | OPEN):
             self.place(value, place)
         else:
-            self.found |= {f"{place}.{key}" for key in value} if isinstance(value, dict) else {place}
+            self.found |= {f"{place}.{key}" for key in value} if isinstance(value, dict) and value else {place}
         return value
 
     def place(self, value, place: str) -> None:

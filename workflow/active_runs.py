@@ -15,9 +15,14 @@ HEAD = "# What the active profiles of params.yaml run: `make runs` writes it, an
 
 
 def text(runs: dict[str, dict[str, str]]) -> str:
-    """One line for each pair of a profile and a variant."""
-    lines = [f"  {name}: {yaml.safe_dump(run, default_flow_style=True)}" for name, run in runs.items()]
-    return "".join([HEAD, "runs:\n", *lines])
+    """One line for each pair of a profile and a variant; again those whose tensors learn once they are stored."""
+    recovered = {name: run for name, run in runs.items() if run["stored"] == "recover"}
+    return "".join([HEAD, listed("runs", runs), listed("recovered", recovered)])
+
+
+def listed(key: str, runs: dict[str, dict[str, str]]) -> str:
+    lines = [f"  {name}: {yaml.safe_dump(run, default_flow_style=True, width=1000)}" for name, run in runs.items()]
+    return "".join([f"{key}:\n", *lines]) if lines else f"{key}: {{}}\n"
 
 
 def refresh(runs: dict[str, dict[str, str]]) -> None:

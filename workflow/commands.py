@@ -4,12 +4,12 @@ import argparse
 
 import active_runs
 import folders
-from stages import Stage, choices_of, fill, load, resolved
+from stages import Stage, items, load, resolved
 
 
-def commands(stages: dict[str, Stage], choices: dict[str, list[str]]) -> list[str]:
+def commands(stages: dict[str, Stage], profile: str, settings: dict) -> list[str]:
     """One shell command per stage, or per stage and variant, in dvc.yaml's order."""
-    return [command for stage in stages.values() for command in fill(stage.cmd, choices)]
+    return [stage.cmd.format(**item) for stage in stages.values() for item in items(stage, profile, settings)]
 
 
 def asked_for(description: str) -> tuple[dict, str]:
@@ -27,7 +27,7 @@ def asked_for(description: str) -> tuple[dict, str]:
 def main() -> None:
     params, profile = asked_for(__doc__)
     active_runs.refresh(params["runs"])  # which the first of the commands checks
-    print("\n".join(commands(load(), choices_of(params, profile))))
+    print("\n".join(commands(load(), profile, params["profiles"][profile])))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.serialize import parse_yaml
 from voluptuous import Invalid
 
-from stages import load
+from stages import items, load
 
 RECORD = Path("dvc.lock")
 DAMAGED = Path(".dvc/tmp/dvc.lock.damaged")
@@ -78,10 +78,11 @@ def possible(config: dict) -> dict[str, int]:
     """Every stage as DVC names it, for all profiles and the variants that each runs, and how many outputs it has."""
     found = {}
     for name, stage in load().items():
-        of_variants = "{variant}" in stage.cmd
         for profile, settings in config["profiles"].items():
-            items = [f"{profile}-{variant}" for variant in settings["order"]] if of_variants else [profile]
-            found |= {f"{name}@{item}": len(stage.outs) for item in items}
+            for one in items(stage, profile, settings):
+                found["-".join([f"{name}@{profile}", *([one["variant"]] if "variant" in one else [])])] = len(
+                    stage.outs
+                )
     return found
 
 

@@ -24,7 +24,8 @@ class Stage:
 
     `params` are the keys it reads of what the stage `params` writes; `resources` are what a cluster has to know of a
     job (memory in MB, run time in minutes, GPUs); a `local` one runs on the head node, which may reach the network;
-    `descriptions` are those of the outputs that have one.
+    `descriptions` are those of the outputs that have one. There is one job for each of `each`: of the profiles, or of a
+    list in workflow/runs.yaml.
     """
 
     name: str
@@ -35,15 +36,12 @@ class Stage:
     resources: dict[str, int] = field(default_factory=dict)
     local: bool = False
     descriptions: dict[str, str] = field(default_factory=dict)
+    each: str = "profiles"
 
     @property
     def item(self) -> str:
         """Its name, or a path that tells the jobs of one profile apart."""
         return f"{self.name}/{{variant}}" if "{variant}" in self.cmd else self.name
-
-    def command(self, wildcards) -> str:
-        """The shell command of one job."""
-        return self.cmd.format(**dict(wildcards.items()))
 
 
 def load(path: Path = Path("dvc.yaml")) -> dict[str, Stage]:
@@ -54,6 +52,7 @@ def load(path: Path = Path("dvc.yaml")) -> dict[str, Stage]:
 
 
 def parse(name: str, raw: dict) -> Stage:
+    each = raw.get("foreach", "${profiles}")[2:-1]
     raw = raw.get("do", raw)
 
     def entries(*keys: str) -> dict[str, dict]:
@@ -66,7 +65,7 @@ def parse(name: str, raw: dict) -> Stage:
     meta = {"local": False} | raw.get("meta", {})
     local = meta.pop("local")
     described = {out: about["desc"] for out, about in outs.items() if "desc" in about}
-    return Stage(name, cmd, list(entries("deps")), list(outs), tracked, meta, local, described)
+    return Stage(name, cmd, list(entries("deps")), list(outs), tracked, meta, local, described, each)
 
 
 def expand_folders(deps: list[str], outs: list[str]) -> list[str]:
@@ -136,19 +135,41 @@ def write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def items(stage: Stage, profile: str, settings: dict) -> list[dict[str, str]]:
+    """What the stage's wildcards stand for in each of its jobs in a profile with these settings, as workflow/runs.yaml.
+
+    What samples of a variant is `stored` by the stage `recover` where the variant has such a block, else by `quantize`.
+    """
+    if stage.each == "profiles":
+        return [{"profile": profile}]
+    runs = [
+        {"profile": profile, "variant": name, "stored": "recover" if name in settings["recoveries"] else "quantize"}
+        for name in settings["order"]
+    ]
+    return [one for one in runs if stage.each == "runs" or one["stored"] == "recover"]
+
+
+def item_of(stage: Stage, config: dict, wildcards) -> dict[str, str]:
+    """The item of one job of Snakemake's, whose wildcards are those of its outputs."""
+    known = dict(wildcards.items())
+    found = items(stage, wildcards.profile, config["profiles"][wildcards.profile])
+    return next((one for one in found if one.items() >= known.items()), known)
+
+
+def command(stage: Stage, config: dict):
+    """Params function: the shell command of a job."""
+    return lambda wildcards: stage.cmd.format(**item_of(stage, config, wildcards))
+
+
 def inputs(stage: Stage, config: dict):
     """Input function: a job without a variant takes every variant of its profile (the report reads all)."""
 
     def resolve(wildcards) -> list[str]:
-        choices = choices_of(config, wildcards.profile) | {key: [value] for key, value in wildcards.items()}
+        item = item_of(stage, config, wildcards)
+        choices = {"variant": config["profiles"][wildcards.profile]["order"]} | {k: [v] for k, v in item.items()}
         return files_in([path for dep in stage.deps for path in fill(dep, choices)])
 
     return resolve
-
-
-def choices_of(config: dict, profile: str) -> dict[str, list[str]]:
-    """What the wildcards stand for in the jobs of a profile."""
-    return {"profile": [profile], "variant": config["profiles"][profile]["order"]}
 
 
 def fill(pattern: str, choices: dict[str, list[str]]) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from commands import asked_for
-from stages import Stage, fill, load
+from stages import Stage, items, load
 
 Record = dict[str, str]  # MD5 by path
 
@@ -66,11 +66,12 @@ def differing(paths: list[str], folder: Path, record: Record) -> list[str]:
     return [path for path in paths if hashlib.md5((folder / path).read_bytes()).hexdigest() != record.get(path)]
 
 
-def verify(stages: dict[str, Stage], choices: dict[str, list[str]], folder: Path, record: Record, workers: int) -> None:
+def verify(stages: dict[str, Stage], profile: str, settings: dict, folder: Path, record: Record, workers: int) -> None:
     """Stage by stage; ends the program at the first whose outputs differ from the record."""
     for name, stage in stages.items():
-        run(fill(stage.cmd, choices), folder, workers)
-        paths = [path for out in stage.outs for path in fill(out, choices)]
+        jobs = items(stage, profile, settings)
+        run([stage.cmd.format(**one) for one in jobs], folder, workers)
+        paths = [out.format(**one) for out in stage.outs for one in jobs]
         if others := differing(paths, folder, record):
             sys.exit(f"{name}: differs from the published results: {', '.join(others)}")
         print(f"{name}: {len(paths)} of {len(paths)} files equal", flush=True)
@@ -86,12 +87,11 @@ def main() -> None:
         print(f"note: what is not committed is not in what runs here, which is {commit[:12]}")
     with tempfile.TemporaryDirectory() as folder:
         git("clone", "--quiet", "--shared", ".", folder)
-        stages, choices = load(Path(folder) / "dvc.yaml"), {"profile": [profile]}
+        stages = load(Path(folder) / "dvc.yaml")
         first = stages.pop("params")
-        run(fill(first.cmd, choices), Path(folder), workers=1)
-        settings = json.loads((Path(folder) / fill(first.outs[0], choices)[0]).read_text(encoding="utf-8"))
-        choices["variant"] = settings["order"]
-        verify(stages, choices, Path(folder), record, max(1, (os.cpu_count() or 1) // settings["threads"]))
+        run([first.cmd.format(profile=profile)], Path(folder), workers=1)
+        settings = json.loads((Path(folder) / first.outs[0].format(profile=profile)).read_text(encoding="utf-8"))
+        verify(stages, profile, settings, Path(folder), record, max(1, (os.cpu_count() or 1) // settings["threads"]))
     print(f"{profile}: all {len(record)} files are those published in {commit[:12]}")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from snakemake.io import IOFile
 from snakemake.logging import logger
 
-from stages import Stage, files_in, fill
+from stages import WILDCARD, Stage, files_in
 
 
 def forcing(inputs: Callable, workflow, stages: dict[str, Stage]) -> Callable:
@@ -23,7 +23,6 @@ def forcing(inputs: Callable, workflow, stages: dict[str, Stage]) -> Callable:
     Input functions are called while Snakemake plans, before it asks which jobs are forced. The processes that run
     single jobs, of a cluster for example, have been told what to run.
     """
-    made = {out for stage in stages.values() for out in stage.outs}
     strange: list[str] = []
 
     def forced_inputs(stage: Stage, config: dict):
@@ -32,8 +31,8 @@ def forcing(inputs: Callable, workflow, stages: dict[str, Stage]) -> Callable:
         def resolve_and_force(wildcards) -> list[str]:
             paths = resolve(wildcards)
             if workflow.is_main_process:
-                outs = [path for out in stage.outs for path in fill(out, {k: [v] for k, v in wildcards.items()})]
-                sources = files_in([dep for dep in stage.deps if dep not in made])
+                outs = [out.format(**dict(wildcards.items())) for out in stage.outs]
+                sources = files_in([dep for dep in stage.deps if not WILDCARD.search(dep)])  # that no stage makes
                 if found := [out for out in outs if os.path.lexists(out) and not vouched(workflow, out, sources)]:
                     workflow.dag.forcefiles.update(outs)
                     if not strange:

@@ -184,12 +184,26 @@ class LearnedRounding(Record):
     lr: NotNegative
 
 
+class LearnedTensors(Record):
+    iterations: Count
+    batch_size: Count
+    lr: NotNegative
+    code_lr: NotNegative
+    learn: str
+    data: str
+    seed: Seed
+
+
 class Recipe(Record):
-    """What was done beside the policy, as params.yaml says it; None: not done."""
+    """What was done beside the policy, as params.yaml says it; None: not done.
+
+    `recover` is done to what is stored already: the stage `quantize` knows nothing of it, and the report fills it in.
+    """
 
     activations: RoundedInputs | None
     reconstruct: LearnedRounding | None
     correct: str | None
+    recover: LearnedTensors | None = None
 
     @property
     def done(self) -> dict[str, object]:
@@ -199,7 +213,8 @@ class Recipe(Record):
 class Allocation(Record):
     """The formats that a policy gave the tensors of a variant, and what the Fisher information predicts of them.
 
-    `recipe` is what was done beside it; of rounded inputs and corrected noise nothing is predicted.
+    `recipe` is what was done beside it; of rounded inputs, corrected noise and recovery nothing is predicted: numbers
+    are of the tensors as they were rounded.
     `predicted_noise_mse`: mean squared change of the predicted noise per pixel, by the last timestep of each bin.
     """
 
@@ -209,6 +224,14 @@ class Allocation(Record):
     tensors: dict[str, AllocatedTensor]
     predicted_noise_mse: Annotated[dict[Timestep, NotNegative], Field(min_length=1)]
     bits_per_weight: BitsPerWeight | None
+
+    @property
+    def bound(self) -> BitsPerWeight | None:
+        """`bits_per_weight` where the tensors stayed as they were rounded, which the bound is at the error of."""
+        return None if self.recipe.recover else self.bits_per_weight
+
+    def recovered(self, done: LearnedTensors | None) -> "Allocation":
+        return self.model_copy(update={"recipe": self.recipe.model_copy(update={"recover": done})})
 
 
 class StoredQuality(Quality):

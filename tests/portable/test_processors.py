@@ -11,7 +11,7 @@ from portable.processors import PROCESSORS, needs_emulator, python_on
 from stages import load
 from tiny import ROOT, VARIANTS
 
-CHOICES = {"profile": ["tiny"], "variant": list(VARIANTS)}
+SETTINGS = {"order": list(VARIANTS), "recoveries": {}}
 # What differs between machines and must not matter: overridden, or never looked at.
 SURROUNDINGS = {
     "MKL_CBWR": "AVX2",
@@ -27,7 +27,7 @@ SURROUNDINGS = {
 
 def run_by(clone: Clone, python: list[str], **environment: str) -> dict[str, str]:
     """The outputs of all stages, run in one process of `python`."""
-    given = "\n".join(commands(load(ROOT / "dvc.yaml"), CHOICES))
+    given = "\n".join(commands(load(ROOT / "dvc.yaml"), "tiny", SETTINGS))
     subprocess.run(
         [*python, ROOT / "tests/portable/run_stages.py"],
         cwd=clone.folder,
@@ -43,7 +43,7 @@ def run_by(clone: Clone, python: list[str], **environment: str) -> dict[str, str
 def natively(tmp_path_factory) -> dict[str, str]:
     """Every output, made by this machine's processor, each stage in a process of its own."""
     clone = Clone(tmp_path_factory.mktemp("native"))
-    for command in commands(load(ROOT / "dvc.yaml"), CHOICES):
+    for command in commands(load(ROOT / "dvc.yaml"), "tiny", SETTINGS):
         clone.call("sh", "-c", command)
     return clone.outputs()
 

@@ -23,6 +23,7 @@ def settings(params: dict, profile: str, sources: Path = Path("src")) -> dict:
         "profile": profile,
         "order": list(variants),
         "variants": variants,
+        "recoveries": {},
         "program": programs,
     }
 
@@ -30,7 +31,7 @@ def settings(params: dict, profile: str, sources: Path = Path("src")) -> dict:
 def runs(params: dict, sources: Path = Path("src")) -> dict[str, dict[str, str]]:
     """What the active profiles run."""
     return {
-        f"{profile}-{variant}": {"profile": profile, "variant": variant}
+        f"{profile}-{variant}": {"profile": profile, "variant": variant, "stored": "quantize"}
         for profile in params["active"]
         for variant in settings(params, profile, sources)["order"]
     }

@@ -244,7 +244,7 @@ def test_resolved_settings_do_not_depend_on_how_they_are_written(tmp_path):
 
 def test_resolved_settings_hold_every_default_and_nothing_of_other_profiles(tmp_path):
     found = resolved(tmp_path, tiny_params())
-    assert found.keys() == TINY.keys() | {"order", "profile", "program", "variants", "versions"}
+    assert found.keys() == TINY.keys() | {"order", "profile", "program", "recoveries", "variants", "versions"}
     assert found["variants"]["threshold"] == {"policy": "threshold", "tau": 0.1, "dtype": "float16"}
     assert found["variants"]["budget"]["target"] == {"ratio": 5.0, "bytes": None, "mean_bits": None, "format": None}
     assert found["sample"]["eta"] == 0.0
@@ -269,7 +269,7 @@ def test_a_profile_runs_the_variants_it_names_in_the_order_of_the_blocks(tmp_pat
 @pytest.mark.parametrize("text", [None, "runs: {}", "runs: []", "other", "runs:\n  tiny-fp32: {profile: tiny}"])
 def test_a_record_of_other_runs_is_refused(tmp_path, text):
     params, path = load(write(tmp_path, tiny_params())), tmp_path / "runs.yaml"
-    path.write_text(yaml.safe_dump({"runs": params.runs()}))
+    path.write_text(yaml.safe_dump({"runs": params.runs(), "recovered": {}}))
     whole.check_runs(params, path)
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(LaqfiError, match=r"runs\.yaml: lists other runs than params.yaml; `make runs` writes it"):
@@ -345,6 +345,9 @@ def test_a_variant_is_for_the_models_of_the_profiles_that_run_it(tmp_path, monke
         ({"reconstruct": {"iterations": 0}}, "reconstruct.iterations"),
         ({"reconstruct": {}}, "reconstruct.iterations"),
         ({"correct": "always"}, "correct"),
+        ({"recover": {}}, r"recover\.iterations"),
+        ({"recover": {"iterations": 5, "learn": "bits"}}, r"recover\.learn"),
+        ({"recover": {"iterations": 5, "steps": 5}}, r"recover\.steps"),
         ({"correction": "ptqd"}, "correction"),
     ],
 )
@@ -374,6 +377,29 @@ def test_a_list_in_a_recipe_makes_variants_too(tmp_path):
     params["variants"]["ratio"]["activations"] = {"bits": [8, 4]}
     found = load(write(tmp_path, params)).variants
     assert (found["ratio_8"].activations.bits, found["ratio_4"].activations.bits) == (8, 4)
+
+
+def test_what_is_stored_learns_in_a_stage_of_its_own(tmp_path):
+    """So that a change of `recover` does not quantize again, and a variant without it has no further job."""
+    params = tiny_params()
+    plain = whole.resolve(load(write(tmp_path, params)), "tiny", {"numpy": "1"})
+    params["variants"]["ratio"]["recover"] = {"iterations": 5, "learn": ["norms", "scales"]}
+    found = load(write(tmp_path, params))
+    resolved = whole.resolve(found, "tiny", {"numpy": "1"})
+    assert {name: one["learn"] for name, one in resolved["recoveries"].items()} == {
+        "ratio_norms": "norms",
+        "ratio_scales": "scales",
+    }
+    assert resolved["variants"]["ratio_norms"] == plain["variants"]["ratio"]
+    stored = {run["variant"]: run["stored"] for run in found.runs().values()}
+    assert {name for name, stage in stored.items() if stage == "recover"} == {"ratio_norms", "ratio_scales"}
+
+
+def test_fp32_does_not_recover(tmp_path):
+    params = tiny_params()
+    params["variants"]["fp32"]["recover"] = {"iterations": 5}
+    with pytest.raises(LaqfiError, match=r"variants\.fp32 holds recover, allowed is policy fp32 alone"):
+        load(write(tmp_path, params))
 
 
 def test_a_variant_may_be_for_some_profiles_alone(tmp_path):

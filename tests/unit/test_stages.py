@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -20,8 +21,12 @@ from laqfi.quality import features, statistics
 from laqfi.quality.fidelity import fidelity
 from laqfi.quality.judge import Judge
 from laqfi.quant import adaround
+from laqfi.quant.calibration import CalibrationSet
 from laqfi.quant.params import Variant
-from laqfi.records import Interval
+from laqfi.quant.ptqd import measured_correction
+from laqfi.quant.recipe import Recover
+from laqfi.quant.recovery import Recovery
+from laqfi.records import Interval, LearnedTensors
 from laqfi.report.differences import against_fp32
 from laqfi.report.numbers import rounded
 from laqfi.report.verdicts import fid_band, verdict
@@ -35,6 +40,7 @@ from laqfi.stages.evaluate import evaluate
 from laqfi.stages.features import feature_network
 from laqfi.stages.fisher import fisher
 from laqfi.stages.quantize import quantize
+from laqfi.stages.recover import recover
 from laqfi.stages.reference import reference
 from laqfi.stages.report import Inputs, Outputs, report
 from laqfi.stages.sample import sample
@@ -147,7 +153,7 @@ def evaluate_variant(at, name, out=None):
     )
 
 
-def write_report(at, variants, folder=None):
+def write_report(at, variants, folder=None, recoveries=None):
     folder = folder or at.root
     found = Inputs(
         dataset=at.dataset,
@@ -167,7 +173,9 @@ def write_report(at, variants, folder=None):
         figures=folder / "figures",
         page=folder / "report.html",
     )
-    report(at.profile.sample, at.profile.quantize, list(variants), "tiny", found=found, written=written)
+    report(
+        at.profile.sample, at.profile.quantize, list(variants), recoveries or {}, "tiny", found=found, written=written
+    )
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +280,111 @@ def test_tables_of_another_network_are_refused(done, tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
+def recovered(at, model, out, **settings):
+    recover(
+        Recover(**{"iterations": 12, "batch_size": 4} | settings),
+        at.profile.threads,
+        VERSIONS,
+        model=model,
+        base_model=at.model,
+        dataset=at.dataset,
+        calibration=at.calibration,
+        out=out,
+    )
+
+
+def change_of(path, base):
+    """Of the predicted noise, in the mean square."""
+    x, t = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(64) + 1
+    with torch.no_grad():
+        noises = [read_model(one, torch.device("cpu"))[0](x, t) for one in (path, base)]
+    return (noises[0] - noises[1]).square().mean().item()
+
+
+def test_what_is_stored_learns_from_fp32_in_the_same_bytes(done, tmp_path, capsys):
+    begun, path = tmp_path / "quantize/int2.safetensors", tmp_path / "recover/int2.safetensors"
+    quantize_variant(done, Variant(policy="bits", format="int2"), begun, tmp_path / "choices.json")
+    recovered(done, begun, path, iterations=60, lr=1e-4, code_lr=0.1)
+    assert "before" in capsys.readouterr().out
+    assert path.stat().st_size == begun.stat().st_size
+    assert not list(tmp_path.glob("resume/*"))
+    (before, header), (after, told) = files.read_tensors(begun), files.read_tensors(path)
+    assert told == header
+    assert {k: (t.dtype, t.shape) for k, t in before.items()} == {k: (t.dtype, t.shape) for k, t in after.items()}
+    assert {k.rpartition(".")[2] for k in before if not torch.equal(before[k], after[k])} >= {"bias", "scale", "packed"}
+    assert change_of(path, done.model) < 0.5 * change_of(begun, done.model)
+
+
+def test_a_recovery_that_makes_it_worse_leaves_it_as_it_was(done, tmp_path):
+    path = tmp_path / "recover/budget.safetensors"
+    recovered(done, stored(done, "budget"), path, iterations=2, lr=0.9, code_lr=0.9)
+    assert path.read_bytes() == stored(done, "budget").read_bytes()
+
+
+def test_a_recovery_that_was_stopped_goes_on_to_the_same_bytes(done, tmp_path, monkeypatch):
+    whole_path, path = tmp_path / "one/recover/b.safetensors", tmp_path / "two/recover/b.safetensors"
+    recovered(done, stored(done, "budget"), whole_path)
+    advance = Recovery.advance
+
+    def asked(one):
+        if one.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return advance(one)
+
+    monkeypatch.setattr(Recovery, "advance", asked)
+    with pytest.raises(LaqfiError, match="stopped by SIGTERM at step 8"):
+        recovered(done, stored(done, "budget"), path)
+    monkeypatch.setattr(Recovery, "advance", advance)
+    recovered(done, stored(done, "budget"), path)
+    assert path.read_bytes() == whole_path.read_bytes()
+    assert not list(path.parents[1].glob("resume/*"))
+
+
+def test_weights_learn_behind_rounded_inputs_and_the_correction_is_measured_anew(done, tmp_path):
+    begun, path = tmp_path / "quantize/tdq.safetensors", tmp_path / "recover/tdq.safetensors"
+    quantize_variant(done, with_recipe("tdq"), begun, tmp_path / "choices.json")
+    recovered(done, begun, path, iterations=60, lr=1e-5)
+    (before, header), (after, told) = files.read_tensors(begun), files.read_tensors(path)
+    assert told == header
+    for name in before:
+        if name.startswith("activation/"):
+            assert torch.equal(before[name], after[name])
+    found = CalibrationSet.read(done.calibration, (1, 8, 8))
+    network, base = (read_model(one, torch.device("cpu"))[0] for one in (path, done.model))
+    about, tables = measured_correction(network.network, base, found)
+    assert about.model_dump() == header["correction"]
+    for name, table in tables.items():
+        assert torch.equal(after[name], table)
+    assert any(not torch.equal(before[name], after[name]) for name in tables)
+
+
+@pytest.mark.parametrize(
+    ("variant", "learn", "message"),
+    [
+        ("fp32", "norms", "all tensors are in float32, recover is for a variant that stores some in less"),
+        ("ratio", "codes", "has no integer codes, recover.learn is 'codes', allowed is 'norms'"),
+    ],
+)
+def test_a_recovery_with_nothing_to_learn_is_refused(done, tmp_path, variant, learn, message):
+    with pytest.raises(LaqfiError) as caught:
+        recovered(done, stored(done, variant), tmp_path / "recover/x.safetensors", learn=learn)
+    assert str(caught.value) == f"{stored(done, variant)}: {message}"
+
+
+def test_the_report_tells_what_was_recovered_and_predicts_nothing_of_it(done, tmp_path):
+    told = LearnedTensors(**Recover(iterations=12).model_dump())
+    at = SimpleNamespace(**vars(done) | {"root": tmp_path})
+    for folder in ("choices", "evaluate", "sample"):
+        shutil.copytree(done.root / folder, tmp_path / folder)
+    shutil.copy(done.root / "controls.json", tmp_path)
+    write_report(at, at.params.variants, recoveries={"budget": told})
+    text, plain = ((one.root / "summary.md").read_text() for one in (at, done))
+    assert "12 iterations on noised images, all that is stored" in text
+    assert "bits_over_bound" in str(files.read_json(done.root / "metrics.json"))
+    assert "bits_over_bound" not in str(files.read_json(tmp_path / "metrics.json"))
+    assert "Recovery" not in plain
+
+
 def test_the_report_tells_recipes_apart(done, tmp_path):
     at = SimpleNamespace(**vars(done) | {"root": tmp_path})
     for folder in ("choices", "evaluate", "sample", "quantize"):
@@ -282,7 +395,7 @@ def test_the_report_tells_recipes_apart(done, tmp_path):
     evaluate_variant(at, "threshold")
     write_report(at, at.params.variants)
     told = (tmp_path / "summary.md").read_text()
-    assert "| threshold |" in told.partition("Rounded inputs, learned rounding, corrected noise")[2]
+    assert "| threshold |" in told.partition("Rounded inputs, learned rounding, recovery, corrected noise")[2]
     assert "8 bits, TDQ's ranges" in told
     assert "Rounded inputs" not in (done.root / "summary.md").read_text()
     assert "What do the field" in (tmp_path / "report.html").read_text()

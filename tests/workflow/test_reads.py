@@ -37,7 +37,12 @@ def recorded(by_dvc, jobs, tmp_path_factory) -> dict[str, Reads]:
     def recording(reads: Reads, stage: str, variant: str):
         def watched(settings, name, kind, path):
             value = block(settings, name, kind, path)
-            places = {"variant": f"variants.{variant}", "versions": f"program.{stage}", "program": f"program.{stage}"}
+            places = {
+                "variant": f"variants.{variant}",
+                "recovery": f"recoveries.{variant}",
+                "versions": f"program.{stage}",
+                "program": f"program.{stage}",
+            }
             return value if name == "variants" else reads.watch(value, places.get(name, name))
 
         return watched

@@ -14,30 +14,35 @@ FISHER = "src/laqfi/stages/fisher.py"
 STAGES = {
     "first": Stage("first", "echo {profile} > {profile}.a", [], ["{profile}.a"], []),
     "second": Stage(
-        "second", "cat {profile}.a {profile}.a > {profile}.{variant}", ["{profile}.a"], ["{profile}.{variant}"], []
+        "second",
+        "cat {profile}.a {profile}.a > {profile}.{variant}",
+        ["{profile}.a"],
+        ["{profile}.{variant}"],
+        [],
+        each="runs",
     ),
 }
-CHOICES = {"profile": ["p"], "variant": ["x", "y"]}
+SETTINGS = {"order": ["x", "y"], "recoveries": {}}
 RECORD = {
     name: hashlib.md5(text).hexdigest() for name, text in (("p.a", b"p\n"), ("p.x", b"p\np\n"), ("p.y", b"p\np\n"))
 }
 
 
 def test_a_run_that_gives_the_published_results_says_so(tmp_path, capsys):
-    verify(STAGES, CHOICES, tmp_path, RECORD, workers=2)
+    verify(STAGES, "p", SETTINGS, tmp_path, RECORD, workers=2)
     assert capsys.readouterr().out == "first: 1 of 1 files equal\nsecond: 2 of 2 files equal\n"
 
 
 @pytest.mark.parametrize("record", [RECORD | {"p.y": "0" * 32}, {name: RECORD[name] for name in ("p.a", "p.x")}])
 def test_a_file_with_other_bytes_and_one_that_is_not_published_differ(tmp_path, record):
     with pytest.raises(SystemExit, match=r"^second: differs from the published results: p\.y$"):
-        verify(STAGES, CHOICES, tmp_path, record, workers=2)
+        verify(STAGES, "p", SETTINGS, tmp_path, record, workers=2)
 
 
 def test_a_command_that_fails_is_shown_with_its_last_line(tmp_path):
     failing = {"first": Stage("first", "echo no >&2; exit 1", [], ["{profile}.a"], [])}
     with pytest.raises(SystemExit, match=r"^error: echo no >&2; exit 1\nno$"):
-        verify(failing, CHOICES, tmp_path, RECORD, workers=1)
+        verify(failing, "p", SETTINGS, tmp_path, RECORD, workers=1)
 
 
 def test_the_first_stage_that_differs_is_named(by_dvc, tmp_path):

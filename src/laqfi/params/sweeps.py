@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from laqfi.base.errors import SHORT, LaqfiError
+from laqfi.quant.params import Listed
 from laqfi.quant.policies import every  # noqa: F401 fills the registry
 from laqfi.quant.policies.registry import POLICIES
-from laqfi.quant.recipe import Recipe
 
 Keys = tuple[str, ...]  # the way from a variant's block to a value in it
 WORD = re.compile(r"[a-z0-9_]+")
@@ -64,7 +64,7 @@ def schema_of(block: object) -> dict:
     policy = block.get("policy") if isinstance(block, dict) else None
     if not isinstance(policy, str) or policy not in POLICIES:
         return {}
-    schemas = [POLICIES.options(policy).model_json_schema(), Recipe.model_json_schema()]
+    schemas = [POLICIES.options(policy).model_json_schema(), Listed.model_json_schema()]
     merged = {key: {k: v for one in schemas for k, v in one.get(key, {}).items()} for key in ("$defs", "properties")}
     return schemas[0] | merged
 

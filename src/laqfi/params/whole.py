@@ -18,7 +18,7 @@ from laqfi.models.scheduler import alphas_cumprod
 from laqfi.models.scheduler import timesteps as called_at
 from laqfi.params import folders, images, networks, sweeps, yaml12
 from laqfi.quality.params import Evaluate, Features
-from laqfi.quant.params import Controls, Quantize, Variant
+from laqfi.quant.params import Controls, Listed, Quantize
 from laqfi.quant.policies import every as policies
 from laqfi.quant.recipe import Calibration
 from laqfi.records import Precision
@@ -187,12 +187,6 @@ class Profile(Block):
         return self
 
 
-class Listed(Variant):
-    """A variant as params.yaml has it. `profiles` are those that it is for; None: all that do not list others."""
-
-    profiles: list[Name] | None = None
-
-
 class Params(Block):
     active: Annotated[list[Name], Field(min_length=1)]
     variants: dict[Name, Listed]
@@ -207,7 +201,8 @@ class Params(Block):
             raise ValueError(f"active is {self.active}, allowed is each profile once")
         if "fp32" not in self.variants or self.variants["fp32"].policy != "fp32":
             raise ValueError("variants must hold fp32 with policy fp32: everything is compared with it")
-        if given := self.variants["fp32"].given():
+        fp32 = self.variants["fp32"]
+        if given := fp32.given().keys() | ({"recover"} if fp32.recover else set()):
             raise ValueError(f"variants.fp32 holds {min(given)}, allowed is policy fp32 alone")
         return self
 
@@ -253,9 +248,19 @@ class Params(Block):
         ]
 
     def runs(self) -> dict[str, dict[str, str]]:
-        """The pairs of an active profile and a variant, by the name that their stages have in dvc.lock."""
+        """The pairs of an active profile and a variant, by the name that their stages have in dvc.lock.
+
+        `stored` is the stage that writes what samples of it.
+        """
         pairs = [(profile, variant) for profile in self.active for variant in self.variants_of(profile)]
-        return {f"{profile}-{variant}": {"profile": profile, "variant": variant} for profile, variant in pairs}
+        return {
+            f"{profile}-{variant}": {
+                "profile": profile,
+                "variant": variant,
+                "stored": "recover" if self.variants[variant].recover else "quantize",
+            }
+            for profile, variant in pairs
+        }
 
 
 def load(path: Path, recorded: folders.Recorded | None = None) -> Params:
@@ -289,24 +294,27 @@ def complete(variant: Listed, place: str, path: Path, models: list[list[str]]) -
         raise LaqfiError(f"{path}: {first_line(error, place)}") from error
     except LaqfiError as error:
         raise LaqfiError(f"{path}: {place}.policy: {error}") from error
-    return Listed(policy=variant.policy, profiles=variant.profiles, **variant.recipe, **checked[0].model_dump())
+    kept = {"policy": variant.policy, "profiles": variant.profiles, "recover": variant.recover} | variant.recipe
+    return Listed(**kept, **checked[0].model_dump())
 
 
 def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
     """What stages of `profile` depend on, as JSON: equal settings give equal JSON, however they were written.
 
-    `program` says by stage what its code is; `order` is that of the variants in params.yaml, and of the report's rows.
+    `program` says by stage what its code is; `order` is that of the variants in params.yaml, and of the report's rows;
+    `recoveries` holds `recover` of the variants that have it, so that a change of it does not quantize them again.
     """
     order = params.variants_of(profile)
     variants = {name: without_the_undone(params.variants[name]) for name in order}
+    recoveries = {name: as_json(one) for name in order if (one := params.variants[name].recover)}
     made_of = {"program": program.programs(versions), "versions": dict(versions)}
-    named = {"profile": profile, "order": order, "variants": variants}
+    named = {"profile": profile, "order": order, "variants": variants, "recoveries": recoveries}
     return folders.without_paths(as_json(params.profiles[profile])) | named | made_of
 
 
 def without_the_undone(variant: Listed) -> dict:
-    """As JSON, without the keys of a recipe that say nothing, and without the profiles that it is for."""
-    undone = {"profiles"} | variant.recipe.keys() - variant.given().keys()
+    """As JSON, without the keys of a recipe that say nothing, and without what the stage `quantize` does not read."""
+    undone = {"profiles", "recover"} | variant.recipe.keys() - variant.given().keys()
     return {key: value for key, value in as_json(variant).items() if key not in undone}
 
 
@@ -325,5 +333,7 @@ def read_versions(path: Path) -> dict[str, str]:
 
 def check_runs(params: Params, path: Path) -> None:
     """Raises LaqfiError unless the file lists what the active profiles run: DVC makes its stages of it."""
-    if not path.exists() or yaml12.read(path) != {"runs": params.runs()}:
+    runs = params.runs()
+    recovered = {name: run for name, run in runs.items() if run["stored"] == "recover"}
+    if not path.exists() or yaml12.read(path) != {"runs": runs, "recovered": recovered}:
         raise LaqfiError(f"{path}: lists other runs than params.yaml; `make runs` writes it, then run again")

@@ -61,7 +61,7 @@ def gather(
     tensors, metadata = model
     network, header = described(metadata, path)
     layouts_of(tensors, metadata, network, path)
-    axes, alphas_cumprod = output_axes(network), alphas_cumprod_of(header)
+    axes, alphas_cumprod = output_axes(network), alphas_cumprod_of(metadata)
     scores = normalised_scores(records.read(table, records.FisherTable), settings, table)
     groups = {name: families.group_of(header.model, name) for name in tensors}
     scored = {name for name, tensor in tensors.items() if families.is_scored(header.model, name, tensor)}

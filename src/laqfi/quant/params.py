@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from laqfi.base.block import Block, Timestep
-from laqfi.quant.recipe import Recipe
+from laqfi.base.block import Block, Name, Timestep
+from laqfi.quant.recipe import Recipe, Recover
 from laqfi.records import Precision
 
 
@@ -24,6 +24,17 @@ class Variant(Recipe):
     def recipe(self) -> dict:
         """The keys that are no options of the policy."""
         return {key: getattr(self, key) for key in Recipe.model_fields}
+
+
+class Listed(Variant):
+    """A variant as params.yaml has it, with what the stage `quantize` does not read.
+
+    `recover` is what its tensors learn once they are stored. `profiles` are those that it is for; None: all that do not
+    list others.
+    """
+
+    recover: Recover | None = None
+    profiles: list[Name] | None = None
 
 
 class Budget(Block):

@@ -43,6 +43,26 @@ class Reconstruct(Block):
     lr: LearningRate = 0.02
 
 
+Learn = Literal["norms", "scales", "codes"]
+
+
+class Recover(Block):
+    """What is stored learns to predict FP32's noise, in `iterations` of `batch_size` images.
+
+    `learn`: norms and biases alone ("norms"), scales too ("scales"), or all that is stored ("codes"). `lr`: Adam's
+    rate for values and for logarithms of scales, `code_lr` for codes, in units of codes. `data`: noised training images
+    ("images"), or x_t of the calibration set ("samples"), which needs no data.
+    """
+
+    iterations: Count
+    batch_size: Count = 64
+    lr: LearningRate = 0.001
+    code_lr: LearningRate = 0.02
+    learn: Learn = "codes"
+    data: Literal["images", "samples"] = "images"
+    seed: Seed = 0
+
+
 class Recipe(BaseModel):
     """All three; what is not given is not done."""
 

@@ -1,9 +1,12 @@
 """What a walk over blocks has finished, kept beside the outputs: a killed run goes on after it, to the same bytes."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from laqfi.base import files
@@ -35,3 +38,11 @@ class Resume:
 
     def finish(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def fingerprint(decides: list, inputs: list[Path], begun: Mapping[str, Tensor] | None = None) -> str:
+    """Hash of all that decides what fitting ends in: what was finished is taken up only by the very same run."""
+    digest = hashlib.sha256(json.dumps([decides, [files.sha256(path) for path in inputs]]).encode())
+    for name, tensor in sorted((begun or {}).items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ def bound_table(allocations: Mapping[str, Allocation]) -> Table:
             "above the bound": f"{found.bits - found.bound:.2f}",
         }
         for name, one in allocations.items()
-        if (found := one.bits_per_weight)
+        if (found := one.bound)
     ]
     rule = (
         "Of the tensors stored as integers, scales included. The bound: reverse water-filling (Cover and Thomas,"

@@ -191,7 +191,7 @@ def quotient(a: float, b: float) -> str:
 
 
 def limit(allocations: dict[str, Allocation]) -> Finding | None:
-    gaps = {name: one.bits_per_weight for name, one in allocations.items() if one.bits_per_weight}
+    gaps = {name: one.bound for name, one in allocations.items() if one.bound}
     if not gaps:
         return None
     order = sorted(gaps, key=lambda name: gaps[name].bits - gaps[name].bound)

@@ -11,7 +11,8 @@ from laqfi.base.errors import LaqfiError
 from laqfi.quality.fidelity import Fidelity
 from laqfi.records import Allocation, Evaluation
 
-BESIDE_WEIGHTS = {"activations", "correct"}  # parts of a recipe that the Fisher information of weights says nothing of
+# Parts of a recipe that the Fisher information of rounded weights says nothing of.
+BESIDE_WEIGHTS = {"activations", "correct", "recover"}
 
 
 def mean(values: Iterable[float]) -> float:
@@ -20,7 +21,7 @@ def mean(values: Iterable[float]) -> float:
 
 
 def changes(evaluations: dict[str, Evaluation], allocations: dict[str, Allocation]) -> dict[str, tuple[float, float]]:
-    """(predicted, measured) mean squared change of the noise of every variant that changes it by its weights alone.
+    """(predicted, measured) mean squared change of the noise of every variant that only rounds weights.
 
     Both are means over the timestep bins that hold a measured timestep. Raises LaqfiError for a timestep in no bin.
     """

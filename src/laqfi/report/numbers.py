@@ -99,7 +99,8 @@ def of_bits(allocation: Allocation) -> dict[str, float]:
     found = allocation.bits_per_weight
     if found is None:
         return {}
-    return {"bits_per_weight": rounded(found.bits), "bits_over_bound": rounded(found.bits - found.bound)}
+    over = {"bits_over_bound": rounded(found.bits - found.bound)} if allocation.bound else {}
+    return {"bits_per_weight": rounded(found.bits)} | over
 
 
 def of_controls(table: ControlTable) -> dict[str, dict]:

@@ -1,4 +1,4 @@
-"""The table of recipes: rounded inputs, learned rounding and corrected noise beside the same without them."""
+"""The table of recipes: rounded inputs, learned rounding, recovery, corrected noise beside the same without them."""
 
 from collections.abc import Mapping
 
@@ -14,6 +14,8 @@ RANGES = {
     "dynamic": "a range per sample",
     "tdq": "TDQ's ranges",
 }
+LEARN = {"norms": "norms and biases", "scales": "norms, biases and scales", "codes": "all that is stored"}
+DATA = {"images": "on noised images", "samples": "on FP32's own samples"}
 PUBLISHED = {"reconstruct": 20_000, "learn": 5_000}  # iterations of Q-Diffusion, per block
 
 
@@ -25,9 +27,9 @@ def recipe_table(variants: Mapping[str, JudgedVariant], allocations: Mapping[str
         "Inputs of layers are rounded, and computed with in float32: this says what few bits do to the images, and"
         " nothing of speed. Weights: bits per weight of the integer tensors, scales included. Learned rounding:"
         f" AdaRound by block (published: {PUBLISHED['reconstruct']:,} iterations), learned steps of inputs (published:"
-        f" {PUBLISHED['learn']:,}). {FAMILY}"
+        f" {PUBLISHED['learn']:,}). Recovery: stored numbers learn FP32's noise, in the same bytes. {FAMILY}"
     )
-    return Table("Rounded inputs, learned rounding, corrected noise", rows, rule)
+    return Table("Rounded inputs, learned rounding, recovery, corrected noise", rows, rule)
 
 
 def row(name: str, one: JudgedVariant, allocation: Allocation) -> Row:
@@ -37,6 +39,7 @@ def row(name: str, one: JudgedVariant, allocation: Allocation) -> Row:
         "weights": "" if bits is None else f"{bits.bits:.1f} bits",
         "inputs": inputs_cell(allocation.recipe),
         "learned rounding": learned_cell(allocation.recipe),
+        "recovery": recovery_cell(allocation.recipe),
         "noise": "PTQD" if allocation.recipe.correct else "",
         "size": f"{one.measured.bytes / 2**20:.3f} MiB",
         "noise MSE to FP32": f"{noise.mean(one.measured.noise_mse.values()):.1e}",
@@ -58,3 +61,8 @@ def inputs_cell(recipe: Recipe) -> str:
 def learned_cell(recipe: Recipe) -> str:
     found = recipe.reconstruct
     return f"{found.iterations} iterations" if found else ""
+
+
+def recovery_cell(recipe: Recipe) -> str:
+    found = recipe.recover
+    return f"{found.iterations} iterations {DATA[found.data]}, {LEARN[found.learn]}" if found else ""

@@ -17,6 +17,7 @@ from laqfi.base.block import Block
 from laqfi.base.errors import LaqfiError, first_line
 from laqfi.base.program import program
 
+OF_VARIANTS = {"variant": "variants", "recovery": "recoveries"}  # blocks by variant, of which a stage gets one
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -24,7 +25,7 @@ def run(stage: Callable[..., None]) -> None:
     """Call `stage(block, ..., key=path)` with what the command line says, and exit.
 
     `--params` names the settings that the stage `params` wrote. A positional parameter gets the block of its name, of
-    which it may read what its annotation declares. `--variant` names a variant: a positional parameter called `variant`
+    which it may read what its annotation declares. `--variant` names a variant: a positional parameter of `OF_VARIANTS`
     gets the variant's block, one called `name` the name alone, which makes the stage depend on no setting. Every
     keyword-only parameter is a `--flag` with a path, or a dataclass of paths, each of whose fields is a flag. A
     LaqfiError becomes one line and exit code 1.
@@ -33,14 +34,14 @@ def run(stage: Callable[..., None]) -> None:
     hints = get_type_hints(stage, include_extras=True)
     blocks = [name for name, parameter in signature.items() if parameter.kind is not parameter.KEYWORD_ONLY]
     paths = {name: hints[name] for name in signature if name not in blocks}
-    arguments = parse(stage.__doc__ or "", bool({"variant", "name"} & set(blocks)), paths)
+    arguments = parse(stage.__doc__ or "", bool({*OF_VARIANTS, "name"} & set(blocks)), paths)
     try:
         before = files.read_bytes(arguments.params)
         settings = files.read_json(arguments.params)
         check_program(stage, settings, arguments.params)
-        if "variant" in blocks:
-            named = block(settings, "variants", dict[str, dict], arguments.params)
-            settings["variant"] = choose(named, arguments.variant, f"{arguments.params}: variants")
+        for one in OF_VARIANTS.keys() & set(blocks):
+            named = block(settings, OF_VARIANTS[one], dict[str, dict], arguments.params)
+            settings[one] = choose(named, arguments.variant, f"{arguments.params}: {OF_VARIANTS[one]}")
         given = [
             arguments.variant if name == "name" else block(settings, name, hints[name], arguments.params)
             for name in blocks

@@ -1,12 +1,7 @@
 """Stage: store the model as one variant's policy decides, and its recipe adds."""
 
-import hashlib
-import json
 import math
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from laqfi import records
 from laqfi.base import files
@@ -22,7 +17,7 @@ from laqfi.quant.params import Quantize, Variant
 from laqfi.quant.policies.every import bind
 from laqfi.quant.prediction import bits_over_bound, predicted_change
 from laqfi.quant.recipe import Recipe
-from laqfi.quant.resume import Resume
+from laqfi.quant.resume import Resume, fingerprint
 from laqfi.quant.rounding import Stored
 from laqfi.sampling.params import Sampler
 from laqfi.stages import command
@@ -76,14 +71,6 @@ def quantize(
     records.write(choices, allocation)
     if resume is not None:
         resume.finish()
-
-
-def fingerprint(decides: list, inputs: list[Path], begun: dict[str, Tensor]) -> str:
-    """Hash of all that decides what fitting ends in: what was finished is taken up only by the very same run."""
-    digest = hashlib.sha256(json.dumps([decides, [files.sha256(path) for path in inputs]]).encode())
-    for name in sorted(begun):
-        digest.update(name.encode() + begun[name].cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def summed(changes: dict[str, float], measured: MeasuredFisher, edge: int) -> float:

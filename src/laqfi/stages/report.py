@@ -69,11 +69,12 @@ class Run:
     network: records.FeatureNetwork
 
     @classmethod
-    def read(cls, found: Inputs, order: list[str]) -> "Run":
+    def read(cls, found: Inputs, order: list[str], recoveries: dict[str, records.LearnedTensors]) -> "Run":
         """Errors as in `records.read`."""
+        allocations = {name: records.read(found.choices / f"{name}.json", records.Allocation) for name in order}
         return cls(
             evaluations={name: records.read(found.evaluate / f"{name}.json", records.Evaluation) for name in order},
-            allocations={name: records.read(found.choices / f"{name}.json", records.Allocation) for name in order},
+            allocations={name: one.recovered(recoveries.get(name)) for name, one in allocations.items()},
             floors=records.read(found.floor, records.Floors),
             fisher=records.read(found.table, records.FisherTable),
             controls=records.read(found.controls, records.ControlTable),
@@ -104,10 +105,17 @@ class Run:
 
 
 def report(
-    sample: Described, quantize: Quantize, order: list[str], profile: str, *, found: Inputs, written: Outputs
+    sample: Described,
+    quantize: Quantize,
+    order: list[str],
+    recoveries: dict[str, records.LearnedTensors],
+    profile: str,
+    *,
+    found: Inputs,
+    written: Outputs,
 ) -> None:
     """Read one evaluation per variant, in the order of params.yaml, and write what a reader looks at."""
-    run = Run.read(found, order)
+    run = Run.read(found, order, recoveries)
     run.check_seeds(sample.seeds, found)
     files.write_json(written.metrics, metrics(run.variants, run.allocations, run.floors, run.controls))
     shown = tables_of(run)

@@ -69,8 +69,9 @@ def settings_of(metadata: dict) -> families.Settings:
     return Header.model_validate(metadata).model
 
 
-def alphas_cumprod_of(found: Header) -> Tensor:
-    """float64 [T + 1], of the scheduler that the model brings, or of the profile's schedule."""
+def alphas_cumprod_of(metadata: dict) -> Tensor:
+    """float64 [T + 1], of the scheduler that the model of a file brings, or of the profile's schedule."""
+    found = Header.model_validate(metadata)
     config = families.scheduler_of(found.model)
     return linear_alphas_cumprod(**found.diffusion.model_dump()) if config is None else alphas_cumprod(config)
 
@@ -142,7 +143,16 @@ def model_of(
     tensors: dict[str, Tensor], metadata: dict, path: Path, device: torch.device
 ) -> tuple[nn.Module, Tensor, dict]:
     """The same from the content of a model file; `path` names it in errors."""
-    model, checked = described(metadata, path)
+    model, _, tables = unwrapped(tensors, metadata, path)
+    model = with_tables(model, metadata, tables, path)
+    return model.to(device).eval(), alphas_cumprod_of(metadata), metadata
+
+
+def unwrapped(
+    tensors: dict[str, Tensor], metadata: dict, path: Path
+) -> tuple[nn.Module, dict[str, Layout], dict[str, Tensor]]:
+    """The network by itself on the tensors of its file, their layouts by parameter, and the file's tables."""
+    model, _ = described(metadata, path)
     extra = extra_shapes(metadata)
     tables = {name: tensor for name, tensor in tensors.items() if name in extra}
     files.check_tensors(path, tables, extra)
@@ -154,8 +164,7 @@ def model_of(
         store_layers(model, layouts)
         state = buffers(layouts, tensors)
     model.load_state_dict(state, assign=True)
-    model = with_tables(model, checked, tables, path)
-    return model.to(device).eval(), alphas_cumprod_of(checked), metadata
+    return model, layouts, tables
 
 
 def extra_shapes(metadata: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
@@ -164,8 +173,9 @@ def extra_shapes(metadata: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]
     return {name: shape for one in found for name, shape in one.part_shapes().items()}
 
 
-def with_tables(model: nn.Module, checked: Header, tables: dict[str, Tensor], path: Path) -> nn.Module:
+def with_tables(model: nn.Module, metadata: dict, tables: dict[str, Tensor], path: Path) -> nn.Module:
     """The network behind what its file says of rounded inputs and of corrections."""
+    checked = Header.model_validate(metadata)
     if checked.activations is not None:
         try:
             check_layers(checked.activations, model)

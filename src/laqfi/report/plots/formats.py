@@ -35,7 +35,7 @@ def bits_map(allocations: dict[str, Allocation]) -> Figure:
 
 def over_bound(allocations: dict[str, Allocation], looked: dict[str, Look]) -> Figure:
     """Bits per weight of each variant's integer tensors, beside the reverse water-filling bound."""
-    found = {variant: one.bits_per_weight for variant, one in allocations.items() if one.bits_per_weight}
+    found = {variant: one.bound for variant, one in allocations.items() if one.bound}
     height = max(2.5, 0.45 * len(found) + 1.4)
     title = "Distance to the reverse water-filling bound"
     figure, axis = axes(9, height, title, "bits per weight of the integer tensors, scales included", "")
