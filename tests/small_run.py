@@ -88,7 +88,7 @@ def allocation(policy: str, bits: float | None, predicted: float, tensors: bool 
     return Allocation(
         policy=policy,
         options={},
-        recipe=Recipe(activations=None, reconstruct=None, correct=None),
+        recipe=Recipe(activations=None, reconstruct=None, correct=None, recover=None),
         tensors={"layers.1.block1.conv1.weight": tensor} if tensors else {},
         predicted_noise_mse={1: predicted, 100: 3 * predicted, 1000: 5 * predicted},
         bits_per_weight=BitsPerWeight(bits=bits, bound=bits - 1.5) if bits else None,

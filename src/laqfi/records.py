@@ -203,7 +203,7 @@ class Recipe(Record):
     activations: RoundedInputs | None
     reconstruct: LearnedRounding | None
     correct: str | None
-    recover: LearnedTensors | None = None
+    recover: LearnedTensors | None
 
     @property
     def done(self) -> dict[str, object]:

@@ -85,6 +85,15 @@ RECORDS = {
         "recipe": {
             "activations": {"bits": 8, "ranges": "static", "learn": 0},
             "reconstruct": {"iterations": 4, "batch_size": 2, "lr": 0.5},
+            "recover": {
+                "iterations": 4,
+                "batch_size": 2,
+                "lr": 0.5,
+                "code_lr": 0.5,
+                "learn": "codes",
+                "data": "images",
+                "seed": 0,
+            },
             "correct": "ptqd",
         },
         "tensors": {"layers.1.weight": ALLOCATED},
@@ -124,7 +133,7 @@ MODELS = {
     "info": records.FeatureNetwork,
 }
 MAY_BE_LEFT_OUT = {"headlines"}
-MAY_BE_NONE = {"fid_again", "threshold", "found", "bits_per_weight", "activations", "reconstruct", "correct"}
+MAY_BE_NONE = {"fid_again", "threshold", "found", "bits_per_weight", "activations", "reconstruct", "correct", "recover"}
 # Blocks whose keys are names, which may be any, or timesteps.
 NAMED = [(key,) for key in ("tensors", "layers", "magnitude", "parameters", "noise_mse", "headlines", "options")]
 NAMED.append(("predicted_noise_mse",))

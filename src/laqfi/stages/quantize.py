@@ -63,7 +63,7 @@ def quantize(
     allocation = records.Allocation(
         policy=variant.policy,
         options=variant.model_extra,
-        recipe=records.Recipe(**variant.model_dump(include=set(Recipe.model_fields))),
+        recipe=records.Recipe(**variant.model_dump(include=set(Recipe.model_fields)), recover=None),
         tensors={t.name: allocated(chosen[t.name], t, stored[t.name]) for t in weights if t.name in chosen},
         predicted_noise_mse={str(edge): summed(changes, measured, edge) / pixels for edge in measured.bins},
         bits_per_weight=bits_over_bound(layouts, {t.name: t.weight for t in weights}, changes, measured.per_weight),
