@@ -7,13 +7,15 @@ from pathlib import Path
 from clone import Clone
 from commands import commands
 from stages import load
-from tiny import ROOT
+from tiny import ROOT, tiny_params
 
 CHOICES = {"profile": ["tiny"], "variant": ["fp32", "threshold", "budget", "ratio"]}
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    clone = Clone(folder)
+    clone, params = Clone(folder), tiny_params()
+    params["profiles"]["tiny"]["controls"]["precision"] = "tf32"
+    clone.write_params(params)
     clone.call("python", "workflow/versions.py")
     given = "\n".join(commands(load(ROOT / "dvc.yaml"), CHOICES))
     subprocess.run(
