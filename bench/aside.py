@@ -28,13 +28,17 @@ def in_graphs(network: Denoiser, half: torch.dtype | None, device: torch.device)
 def bfloat16(model: nn.Module, device: torch.device) -> Denoiser:
     """As the stage draws in float16, with three bits of mantissa less and its exponents more."""
     network = restored(model, torch.bfloat16).to(memory_format=torch.channels_last)
-    return in_graphs(compiled(network) if device.type == "cuda" else network, torch.bfloat16, device)
+    if device.type == "cuda":
+        torch.compiler.reset()  # it keeps eight forms of one network, and would not compile a ninth
+        network = compiled(network)
+    return in_graphs(network, torch.bfloat16, device)
 
 
 def nchw(model: nn.Module, device: torch.device) -> Denoiser:
     """In float32, compiled, images by channels first: the layout of units that are no tensor cores."""
     network = restored(model, torch.float32)
     if device.type == "cuda":
+        torch.compiler.reset()
         network = torch.compile(network, dynamic=False, options={"layout_optimization": False})
     return in_graphs(network, None, device)
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from clone import Clone
 from commands import commands
 from stages import load
-from tiny import ROOT
+from tiny import ROOT, tiny_params
 
 SETTINGS = {"order": ["fp32", "threshold", "budget", "ratio"], "recoveries": {}}
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    clone = Clone(folder)
+    clone, params = Clone(folder), tiny_params()
+    params["profiles"]["tiny"]["controls"]["precision"] = "tf32"
+    clone.write_params(params)
     clone.call("python", "workflow/versions.py")
     given = "\n".join(commands(load(ROOT / "dvc.yaml"), "tiny", SETTINGS))
     subprocess.run(
