@@ -61,7 +61,7 @@ def run(folder):
         "calibration.npz",
     ):
         setattr(at, name.split(".")[0], folder / name)
-    dataset(profile.dataset, out=at.dataset)
+    dataset(profile.dataset, folders=at.dataset, out=at.dataset)  # no folder is looked for
     feature_network(profile.dataset, profile.features, images=at.dataset, network=at.network, info=at.info)
     reference(
         profile.sample, profile.evaluate, dataset=at.dataset, network=at.network, out=at.reference, floor=at.floor
@@ -613,7 +613,7 @@ def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, d
 )
 def test_settings_that_do_not_fit_end_in_one_line(tmp_path, monkeypatch, changes, message):
     path, out = settings_file(tmp_path, **changes), tmp_path / "dataset.npz"
-    monkeypatch.setattr(sys, "argv", ["dataset", "--params", str(path), "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["dataset", "--params", str(path), "--folders", "folders.yaml", "--out", str(out)])
     with pytest.raises(SystemExit) as end:
         command.run(dataset)
     assert str(end.value).startswith("error: " + message.format(path=path, numpy=np.__version__))
