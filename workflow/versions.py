@@ -12,6 +12,7 @@ RECORD = Path("workflow/versions.yaml")
 HEAD = "# The versions that decide the numbers and bytes of outputs; `make versions` writes what is installed.\n"
 PACKAGES = (
     "diffusers",
+    "efficientnet-lite-pytorch",  # its weights are known by their hash
     "einops",
     "jinja2",
     "kiwisolver",  # lays out the figures

@@ -47,7 +47,8 @@ def test_one_rerun_repairs_after_the_disk_was_full(complete, engine, room, expec
 
 def test_a_stage_that_cannot_write_says_so_in_one_line(clone):
     clone.resolve()
-    command = ("python", "-m", "laqfi.stages.dataset", "--params=data/tiny/params.json", "--out=out/a.npz")
+    command = ("python", "-m", "laqfi.stages.dataset", "--params=data/tiny/params.json")
+    command += ("--folders=workflow/folders.yaml", "--out=out/a.npz")
     result = subprocess.run(
         command,
         cwd=clone.folder,

@@ -54,7 +54,8 @@ def kill_after(clone, engine, writes: dict[str, int], seconds: float) -> bool:
 
 def test_what_a_kill_in_a_write_leaves_is_gone_after_the_next_write(clone):
     clone.resolve()
-    command = ("python", "-m", "laqfi.stages.dataset", "--params=data/tiny/params.json", "--out=out/a.npz")
+    command = ("python", "-m", "laqfi.stages.dataset", "--params=data/tiny/params.json")
+    command += ("--folders=workflow/folders.yaml", "--out=out/a.npz")
     marker = clone.folder.parent / "marker"
     with Run(clone, *command, LAQFI_PAUSE=paused({"dataset": 1}, marker)):
         wait_until(marker.exists, "it writes")

@@ -739,7 +739,7 @@ def test_a_damaged_input_ends_in_one_line_and_leaves_no_output(done, tmp_path, d
 )
 def test_settings_that_do_not_fit_end_in_one_line(tmp_path, monkeypatch, changes, message):
     path, out = settings_file(tmp_path, **changes), tmp_path / "dataset.npz"
-    monkeypatch.setattr(sys, "argv", ["dataset", "--params", str(path), "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["dataset", "--params", str(path), "--folders", "folders.yaml", "--out", str(out)])
     with pytest.raises(SystemExit) as end:
         command.run(dataset)
     assert str(end.value).startswith("error: " + message.format(path=path, numpy=np.__version__))

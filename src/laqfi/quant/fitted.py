@@ -90,6 +90,6 @@ def rounded_inputs(
     """What the file says of rounded inputs, and its tables, for a network with the stored weights."""
     about, tables = measured_inputs(student, settings, found)
     if settings.learn:
-        network = RoundedInputs(deepcopy(student), about, {k: one.to(default_device()) for k, one in tables.items()})
+        network = RoundedInputs(deepcopy(student), about, tables).to(default_device())
         tables = learned_steps(network, teacher, about, kinds, found, settings.learn)
     return about, tables
