@@ -228,7 +228,6 @@ def attempt(job: Job) -> dict:
         return measure(job)
     except ModuleNotFoundError as error:
         wanted = "optimum-quanto is not installed" if job.case.quanto else "a module is missing"
-        wanted = "diffusers is not installed" if job.case.diffusers else wanted
         return {"error": f"{wanted} ({error})"}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"}

@@ -1,6 +1,6 @@
 """Record what is in the folders that params.yaml names: workflow/folders.yaml, in git.
 
-The settings of a profile hold the hashes, and the stage `dataset` refuses a folder that has another one.
+The settings of a profile hold the hashes; the stages `dataset` and `train` refuse a folder that has another one.
 """
 
 import json

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from laqfi.quant.evidence import Evidence
 from laqfi.quant.policies.every import bind
 from laqfi.quant.rounding import Stored, check_size
 from laqfi.sensitivity.compensation import Compensation
+from laqfi.storage.kinds import CALLS
 from laqfi.storage.model_file import VERSION, check_version, layouts_of, output_axes
 from laqfi.storage.modules import load_stored
 from laqfi.storage.storable import bare_parameters, check_storable, norm_parameters
@@ -134,9 +134,19 @@ def load_model(model: nn.Module, path: Path) -> None:
     tensors, metadata = files.read_tensors(path)
     check_version(metadata, path)
     layouts = layouts_of(tensors, metadata, model, path)
-    first = next(model.parameters())
-    nominal = torch.empty(0, dtype=first.dtype, device=first.device)
+    nominal = {module: like_first(module) for module in model.modules() if is_asked(module)}
     load_stored(model, layouts, tensors)
-    # Who asks a model for its dtype looks at its first tensor: not at a scale in float16, but at this one of no bytes.
-    model._buffers = {"_nominal": nominal} | model._buffers
-    model._non_persistent_buffers_set.add("_nominal")
+    # Who asks a module for its dtype looks at its first tensor: not at a scale in float16, but at this one of no bytes.
+    for module, first in nominal.items():
+        module._buffers = {"_nominal": first} | module._buffers
+        module._non_persistent_buffers_set.add("_nominal")
+
+
+def is_asked(module: nn.Module) -> bool:
+    """Whether it holds layers: a layer itself tells by its weight."""
+    return type(module) not in CALLS and next(module.parameters(), None) is not None
+
+
+def like_first(module: nn.Module) -> Tensor:
+    """No numbers, in the dtype and on the device of the module's first parameter."""
+    return next(module.parameters()).detach().new_empty(0)

@@ -24,7 +24,6 @@ WORK = bench.Work(batch=4, alone=3, steps=2, repeats=3, compared=4)
 CPU = torch.device("cpu")
 ours = pytest.mark.parametrize("name", [name for name, case in bench.CASES.items() if not case.quanto])
 packed = pytest.mark.parametrize("name", ["fp16", "int8", "int4"])
-needs_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs the extra `bench`")
 needs_quanto = pytest.mark.skipif(importlib.util.find_spec("optimum") is None, reason="needs the extra `bench`")
 
 
@@ -170,7 +169,6 @@ def test_what_the_stage_does_not_do_predicts_the_same(folder, way):
     assert found["rms_deviation"] < 0.02
 
 
-@needs_diffusers
 def test_a_pipeline_of_diffusers_is_measured_by_its_whole_call(folder, monkeypatch):
     monkeypatch.setattr(bench, "seconds", lambda draw, device: draw() or 12.0)
     found = bench.measure(job(folder, bench.Case("float32", diffusers="float32")))
@@ -179,12 +177,6 @@ def test_a_pipeline_of_diffusers_is_measured_by_its_whole_call(folder, monkeypat
     assert "0.7 M parameters" in found["remark"]
     cells = report.cells(found)
     assert cells["change of ε, RMS"] == cells["largest"] == ""
-
-
-def test_without_diffusers_the_row_says_so(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    found = bench.attempt(job(folder, bench.Case("float32", diffusers="float32")))
-    assert found["error"].startswith("diffusers is not installed")
 
 
 def row(case: str, seconds: float, resident: int = 100, scale: str = "paper") -> dict:

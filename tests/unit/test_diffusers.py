@@ -9,8 +9,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
-from tests.diffusers_folder import SCHEDULE, small_unet, write_folder
 
+from diffusers_folder import SCHEDULE, small_unet, write_folder
 from laqfi.base.errors import LaqfiError
 from laqfi.models import families, pretrained, scheduler
 from laqfi.models.diffusers_unet import Diffusers, weights

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
+from diffusers_folder import small_unet
 from laqfi.api import load_model, quantize_model, save_model
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
@@ -291,6 +292,24 @@ def test_stored_layers_tell_what_callers_read(tmp_path):
 
 
 @torch.no_grad()
+def test_a_network_of_diffusers_inside_another_module_computes_in_float32(tmp_path):
+    """It asks itself for its dtype, and casts the embedding of the timestep to that."""
+
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside = nn.ModuleDict({"unet": small_unet()})
+
+        def forward(self, x, timestep):
+            return self.inside["unet"](x, timestep - 1).sample
+
+    plain, packed = reloaded(Counted().eval(), tmp_path, rest="float16")
+    assert packed.inside["unet"].dtype == torch.float32
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([1, 50, 100])
+    torch.testing.assert_close(packed(x, t), plain(x, t), rtol=1e-5, atol=1e-5)
+    assert packed.half().inside["unet"].dtype == torch.float16
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_another_dtype_is_what_weights_are_restored_in_and_not_what_is_stored(dtype, tmp_path):
     model = Wrapped(nn.Embedding(5, 4), nn.Linear(4, 4))

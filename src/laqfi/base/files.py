@@ -157,21 +157,19 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[safe_open, dict]]:
     """A safetensors file of ours and its metadata. Raises LaqfiError for what cannot be read of it."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = parse_json(file.metadata()["laqfi"][64:])
-            if not isinstance(metadata, dict):
-                raise ValueError("the metadata is no object")
-            yield file, metadata
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
-        raise LaqfiError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from error
+    with readable(path) as file:
+        metadata = parse_json(file.metadata()["laqfi"][64:])
+        if not isinstance(metadata, dict):
+            raise ValueError("the metadata is no object")
+        yield file, metadata
 
 
-def read_foreign_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file that another program made. Raises LaqfiError if it cannot be read."""
+@contextmanager
+def readable(path: Path) -> Iterator[safe_open]:
+    """A safetensors file of any program. Raises LaqfiError for what cannot be read of it while it is open."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
+            yield file
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise LaqfiError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from error
 

@@ -120,10 +120,12 @@ def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
     folders.check(folder, folders.hashes(folder, SUFFIXES), sha256)
     found: dict[str, Tensor] = {}
     for path in weight_files(folder):
-        for name, tensor in sorted(files.read_foreign_tensors(path).items()):
-            if name in found:
-                raise LaqfiError(f"{path}: {name} is in another file, too")
-            if not tensor.is_floating_point() or not tensor.isfinite().all():
-                raise LaqfiError(f"{path}: {name} holds other than finite floats")
-            found[name] = tensor.to(torch.float32)
+        with files.readable(path) as file:
+            for name in sorted(file.keys()):
+                tensor = file.get_tensor(name)
+                if name in found:
+                    raise LaqfiError(f"{path}: {name} is in another file, too")
+                if not tensor.is_floating_point() or not tensor.isfinite().all():
+                    raise LaqfiError(f"{path}: {name} holds other than finite floats")
+                found[name] = tensor.to(torch.float32)
     return found

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from laqfi.base import at_once, files
 from laqfi.base.errors import LaqfiError
+from laqfi.models import pretrained
 from laqfi.storage.model_file import EXTRAS, layouts_of
 from laqfi.storage.sdnq import Form, form_of, quantization_config
 
-NETWORKS = ("UNet2DModel", "UNet2DConditionModel")
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+CONFIG, WEIGHTS = "config.json", f"{pretrained.WEIGHTS}.safetensors"
 BESIDE = ("model_index.json", "scheduler/scheduler_config.json", "scheduler_config.json")  # copied as they are
-PAST = ("_name_or_path", "_diffusers_version")  # of a config: where it came from
 EXTRA_WORDS = {"activations": "rounds inputs (activations)", "correction": "corrects the noise (correct)"}
 
 
@@ -29,15 +28,15 @@ def export_folder(source: Path, tensors: Mapping[str, Tensor], metadata: Mapping
     """
     if extra := sorted(EXTRAS.keys() & metadata.keys()):
         raise LaqfiError(f"{where}: {EXTRA_WORDS[extra[0]]}, for which a folder of diffusers has no form")
-    unet = "unet/" if (source / "model_index.json").is_file() else ""
-    config = files.read_json(source / unet / CONFIG)
-    network = network_of(config, source / unet / CONFIG)
-    check_same(config, metadata, source / unet / CONFIG, where)
+    place, (config, _) = pretrained.unet_folder(source) / CONFIG, pretrained.read_configs(source)
+    unet = "unet/" if place.parent != source else ""
+    network = network_of(config, place)
+    check_same(config, metadata, place, where)
     forms = forms_of(network, dict(tensors), dict(metadata), where)
     check_replaceable(out)
     parts = {name: tensor for form in forms.values() for name, tensor in form.tensors.items()}
     content = {name: files.read_bytes(source / name) for name in BESIDE if (source / name).is_file()}
-    config |= {"quantization_config": quantization_config(forms)}
+    config = pretrained.read_config(place) | {"quantization_config": quantization_config(forms)}
     content[unet + CONFIG] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
     content[unet + WEIGHTS] = save(
         {name: tensor.cpu().contiguous() for name, tensor in parts.items()}, {"format": "pt"}
@@ -45,18 +44,13 @@ def export_folder(source: Path, tensors: Mapping[str, Tensor], metadata: Mapping
     at_once.write(out, content)
 
 
-def network_of(config: object, path: Path) -> nn.Module:
-    """The network of a config.json, without memory for its weights. Raises LaqfiError for another class of networks."""
-    import diffusers  # takes seconds to load
+def network_of(config: Mapping, path: Path) -> nn.Module:
+    """The network of a config.json, without memory for its weights. Raises LaqfiError if it describes none."""
+    from diffusers import UNet2DModel  # takes seconds to load
 
-    kind = config.get("_class_name") if isinstance(config, dict) else None
-    if kind not in NETWORKS:
-        raise LaqfiError(f"{path}: _class_name is {kind!r}, allowed is one of {', '.join(NETWORKS)}")
-    if "quantization_config" in config:
-        raise LaqfiError(f"{path}: the weights are quantized, allowed are plain ones")
     try:
         with torch.device("meta"):
-            return getattr(diffusers, kind).from_config(config)
+            return UNet2DModel.from_config(config)
     except (RuntimeError, TypeError, ValueError) as error:
         raise LaqfiError(f"{path}: describes no network ({' '.join(str(error).split())})") from error
 
@@ -65,8 +59,9 @@ def check_same(config: Mapping, metadata: Mapping, path: Path, where: Path) -> N
     """Raises LaqfiError if the file says that its network had another config than this one."""
     described = metadata.get("model")
     wanted = described.get("unet") if isinstance(described, dict) else None
-    for key in sorted(config.keys() | wanted.keys()) if isinstance(wanted, dict) else ():
-        if key not in PAST and config.get(key) != wanted.get(key):
+    wanted = pretrained.without_a_past(wanted) if isinstance(wanted, dict) else None
+    for key in sorted(config.keys() | wanted.keys()) if wanted is not None else ():
+        if config.get(key) != wanted.get(key):
             raise LaqfiError(f"{path}: {key} is {config.get(key)!r}, allowed is {wanted.get(key)!r} as in {where}")
 
 
