@@ -88,6 +88,7 @@ def allocation(policy: str, bits: float | None, predicted: float, tensors: bool 
     return Allocation(
         policy=policy,
         options={},
+        coding=None,
         recipe=Recipe(activations=None, reconstruct=None, correct=None, recover=None),
         tensors={"layers.1.block1.conv1.weight": tensor} if tensors else {},
         predicted_noise_mse={1: predicted, 100: 3 * predicted, 1000: 5 * predicted},

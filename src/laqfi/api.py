@@ -6,17 +6,18 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from laqfi.base import files
 from laqfi.base.errors import LaqfiError, first_line
-from laqfi.quant.apply import as_file, store_all
+from laqfi.quant.apply import as_file, file_size, store_all
 from laqfi.quant.evidence import Evidence
 from laqfi.quant.policies.every import bind
 from laqfi.quant.rounding import Stored, check_size
 from laqfi.sensitivity.compensation import Compensation
+from laqfi.storage.described import VERSION, output_axes
 from laqfi.storage.kinds import CALLS
-from laqfi.storage.model_file import VERSION, check_version, layouts_of, output_axes
+from laqfi.storage.model_file import layouts_of
 from laqfi.storage.modules import load_stored
 from laqfi.storage.storable import bare_parameters, check_storable, norm_parameters
+from laqfi.storage.stored_file import read_stored, write_stored
 
 
 def quantize_model(
@@ -27,16 +28,17 @@ def quantize_model(
     compensations: Mapping[str, Compensation | None] | None = None,
     *,
     one_size: bool = False,
+    coding: str | None = None,
 ) -> dict[str, Stored]:
     """Every parameter of `model` in the format that `policy` gives it with `options`, the keys of a params.yaml block.
 
     `fisher` holds one number per weight by parameter name, as `FisherMaps.per_weight` does; `compensations` are those
     of `laqfi.sensitivity.curvature`, by which the rounding "gptq" works; where one is None, the layer is rounded to
     nearest. Parameters outside of layers stay in float32. `one_size`: the model will only run on images of the size it
-    was measured at, so kernel positions that only met padding there are not stored. Raises LaqfiError, before anything
-    is rounded, for a model that cannot be stored, for numbers that are not of this model, for an unknown policy, for
-    one that goes by the groups of a model's family, which a network of one's own does not have, and for options that do
-    not fit.
+    was measured at, so kernel positions that only met padding there are not stored. `coding` is that of `save_model`,
+    by which policies with a target of the file meet it. Raises LaqfiError, before anything is rounded, for a model that
+    cannot be stored, for numbers that are not of this model, for an unknown policy, for one that goes by the groups of
+    a model's family, which a network of one's own does not have, and for options that do not fit.
     """
     tensors = evidence_of(model, fisher, compensations or {}, one_size)
     try:
@@ -44,7 +46,7 @@ def quantize_model(
     except ValidationError as error:
         raise LaqfiError(first_line(error, policy)) from error
     check_options(tensors, options)
-    return store_all(tensors, decide(tensors))
+    return store_all(tensors, decide(tensors, file_size(tensors, metadata_of(coding))))
 
 
 def evidence_of(
@@ -118,9 +120,18 @@ def check_options(tensors: list[Evidence], options: Mapping) -> None:
             )
 
 
-def save_model(path: Path, stored: dict[str, Stored]) -> None:
-    """One safetensors file with a checksum, the map of the formats in its header."""
-    files.write_tensors(path, *as_file(stored, {"version": VERSION}))
+def save_model(path: Path, stored: dict[str, Stored], coding: str | None = None) -> None:
+    """One safetensors file with a checksum, its formats in the header; with the `coding` "ans" smaller, without loss.
+
+    Raises LaqfiError for another coding.
+    """
+    write_stored(path, *as_file(stored, metadata_of(coding)))
+
+
+def metadata_of(coding: str | None) -> dict:
+    if coding not in (None, "ans"):
+        raise LaqfiError(f"coding: found {coding!r}, allowed is 'ans' or None")
+    return {"version": VERSION} if coding is None else {"version": VERSION, "coding": coding}
 
 
 def load_model(model: nn.Module, path: Path) -> None:
@@ -131,8 +142,7 @@ def load_model(model: nn.Module, path: Path) -> None:
     cannot be stored, or if the file is damaged or of another network.
     """
     check_storable(model)
-    tensors, metadata = files.read_tensors(path)
-    check_version(metadata, path)
+    tensors, metadata = read_stored(path, model)
     layouts = layouts_of(tensors, metadata, model, path)
     nominal = {module: like_first(module) for module in model.modules() if is_asked(module)}
     load_stored(model, layouts, tensors)

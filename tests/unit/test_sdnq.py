@@ -22,14 +22,19 @@ from torch import nn
 from laqfi.api import load_model, save_model
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
+from laqfi.diffusion.params import Diffusion
+from laqfi.models import pretrained
+from laqfi.models.diffusers_unet import Diffusers
+from laqfi.models.unet import UNet, Unet
 from laqfi.quant.apply import as_file, stored_size
 from laqfi.quant.rounding import Stored, store
 from laqfi.stages.export import export
+from laqfi.storage.described import header, output_axes
 from laqfi.storage.exported import export_folder
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import VERSION, output_axes
 from laqfi.storage.sdnq import block_of, form_of, pack, quantization_config
+from laqfi.storage.stored_file import write_stored
 
 WIDTHS = range(1, 9)
 FLOATS = ("float8_e4m3fn", "bfloat16", "float16", "float32")
@@ -310,13 +315,14 @@ def test_a_folder_of_another_class_is_refused(tmp_path):
 
 
 def test_the_stage_exports_the_family_of_diffusers_alone(pipeline, tmp_path):
-    tensors, metadata = as_file(stored_as(network(), [Format("int4")]), {"version": VERSION})
-    unet = json.loads((pipeline / "unet/config.json").read_text())
-    files.write_tensors(
-        tmp_path / "a.safetensors", tensors, metadata | {"model": {"family": "diffusers", "unet": unet}}
-    )
+    unet, scheduler = pretrained.read_configs(pipeline)
+    settings = Diffusers(family="diffusers", sha256="0" * 64, unet=unet, scheduler=scheduler)
+    tensors, metadata = as_file(stored_as(network(), [Format("int4")]), header(settings, None, [1, 8, 8]))
+    write_stored(tmp_path / "a.safetensors", tensors, metadata)
     export(model=tmp_path / "a.safetensors", source=pipeline, out=tmp_path / "out")
     assert DDPMPipeline.from_pretrained(tmp_path / "out").unet.conv_in.weight.dtype == torch.uint8
-    files.write_tensors(tmp_path / "b.safetensors", tensors, metadata | {"model": {"family": "unet"}})
+    settings = Unet(family="unet", base_channels=4, attention=[2], heads=2, dropout=0.1)
+    other = header(settings, Diffusion(timesteps=100, beta_start=0.001, beta_end=0.1), [1, 8, 8])
+    write_stored(tmp_path / "b.safetensors", UNet(settings, 1).state_dict(), other)
     with pytest.raises(LaqfiError, match="family is 'unet', exports are for models of the diffusers family"):
         export(model=tmp_path / "b.safetensors", source=pipeline, out=tmp_path / "other")

@@ -13,8 +13,9 @@ from laqfi.quant.ptqd import measured_correction
 from laqfi.quant.recipe import Recover
 from laqfi.quant.recovery import Recovery, draws, recover
 from laqfi.storage.activations import RoundedInput, straight_through
+from laqfi.storage.described import alphas_cumprod_of
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import alphas_cumprod_of, model_of, unwrapped, with_tables
+from laqfi.storage.model_file import model_of, unwrapped, with_tables
 from laqfi.storage.modules import StoredTensor
 
 

@@ -1,13 +1,15 @@
 """Rounding: from a weight to what is stored of it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from laqfi.base.errors import LaqfiError
 from laqfi.base.registry import Registry
 from laqfi.quant.gptq import gptq_codes
-from laqfi.quant.grid import Search, fit_grid
+from laqfi.quant.grid import Search, fit_grid, round_to_grid
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.storage.formats import FLOATS
 from laqfi.storage.layout import Codes, Layout
@@ -68,8 +70,9 @@ def store(
     importance: Tensor | None = None,
     rounding: str = "nearest",
     compensation: Compensation | None = None,
+    step: float | None = None,
 ) -> Stored:
-    """`weight` as it is stored in `layout`.
+    """`weight` as it is stored in `layout`, or with a `step` in the least bits that hold its codes on an open grid.
 
     `importance` (of the weight's shape) is what the search "fisher" weighs errors by; `compensation`, of the columns of
     the whole weight, is for rounding methods that compensate. Raises LaqfiError for weights that are not finite, before
@@ -81,6 +84,8 @@ def store(
         raise LaqfiError("holds values that are not finite")
     if layout.format.is_float:
         parts = float_parts(weight, layout)
+    elif step is not None:
+        layout, parts = open_parts(weight.float(), layout, step, ROUNDINGS.find(rounding), compensation)
     elif search == "fisher" and importance is None:
         raise LaqfiError("has no Fisher information, which the search fisher works by")
     else:
@@ -92,6 +97,27 @@ def store(
             raise LaqfiError(f"does not fit scales in float16; largest |w| is {weight.abs().max().item():g}")
         parts = layout.parts(codes)
     return Stored(layout, parts, weight)
+
+
+def open_parts(
+    weight: Tensor, layout: Layout, step: float, rounding: Callable, compensation: Compensation | None
+) -> tuple[Layout, dict[str, Tensor]]:
+    """The weight on the symmetric grid of one step for all groups, in the fewest bits that hold its codes.
+
+    The step is at least so large that no weight lies beyond the codes of the widest format, which `layout` has.
+    """
+    levels, most = layout.format.levels, weight.abs().max().item()
+    scale = torch.tensor(max(step, most / (levels // 2 - 1))).half().float()
+    if not 0 < scale < torch.inf:
+        raise LaqfiError(f"does not fit a step in float16; the step is {step:g}, largest |w| is {most:g}")
+    groups = layout.grouped(layout.matrix(weight))
+    scales = scale.to(weight.device).expand(len(groups), 1)
+    grid = round_to_grid(groups, scales, torch.full_like(scales, levels // 2), levels)
+    codes = rounding(weight, layout, grid, compensation).codes - levels // 2
+    low, high = int(codes.min()), int(codes.max())
+    bits = next(bits for bits in range(2, layout.format.bits + 1) if -(1 << bits - 1) <= low and high < 1 << bits - 1)
+    narrow = replace(layout, format=replace(layout.format, name=f"int{bits}"))
+    return narrow, narrow.parts(Codes(codes + (1 << bits - 1), scales, 1 << bits - 1))
 
 
 def float_parts(weight: Tensor, layout: Layout) -> dict[str, Tensor]:

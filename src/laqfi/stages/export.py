@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.stages import command
 from laqfi.storage.exported import export_folder
-from laqfi.storage.model_file import check_version
+from laqfi.storage.stored_file import read_stored
 
 
 def export(*, model: Path, source: Path, out: Path) -> None:
     """Write the folder `out` like `source`, the one of diffusers that the model came from, with the stored tensors."""
-    tensors, metadata = files.read_tensors(model)
-    check_version(metadata, model)
+    tensors, metadata = read_stored(model)
     described = metadata.get("model")
     family = described.get("family") if isinstance(described, dict) else None
     if family != "diffusers":

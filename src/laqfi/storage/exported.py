@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from laqfi.base import at_once, files
 from laqfi.base.errors import LaqfiError
 from laqfi.models import pretrained
-from laqfi.storage.model_file import EXTRAS, layouts_of
+from laqfi.storage.described import EXTRAS
+from laqfi.storage.model_file import layouts_of
 from laqfi.storage.sdnq import Form, form_of, quantization_config
 
 CONFIG, WEIGHTS = "config.json", f"{pretrained.WEIGHTS}.safetensors"

@@ -14,6 +14,7 @@ FLOATS = {
     "bfloat16": torch.bfloat16,
     "float8_e4m3fn": torch.float8_e4m3fn,
 }
+DTYPES = {dtype: name for name, dtype in FLOATS.items()}
 INTEGERS = {f"int{bits}": bits for bits in range(2, 9)}
 
 WHOLE_CHANNEL, WHOLE_TENSOR = 0, -1
