@@ -1,5 +1,6 @@
 """Rounding: from a weight to what is stored of it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -107,11 +108,11 @@ def open_parts(
     The step is at least so large that no weight lies beyond the codes of the widest format, which `layout` has.
     """
     levels, most = layout.format.levels, weight.abs().max().item()
-    scale = torch.tensor(max(step, most / (levels // 2 - 1))).half().float()
-    if not 0 < scale < torch.inf:
+    scale = torch.tensor(max(step, most / (levels // 2 - 1))).half().item()
+    if not 0 < scale < math.inf:
         raise LaqfiError(f"does not fit a step in float16; the step is {step:g}, largest |w| is {most:g}")
     groups = layout.grouped(layout.matrix(weight))
-    scales = scale.to(weight.device).expand(len(groups), 1)
+    scales = groups.new_full((len(groups), 1), scale)
     grid = round_to_grid(groups, scales, torch.full_like(scales, levels // 2), levels)
     codes = rounding(weight, layout, grid, compensation).codes - levels // 2
     low, high = int(codes.min()), int(codes.max())

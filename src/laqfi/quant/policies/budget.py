@@ -12,9 +12,9 @@ from laqfi.base.errors import LaqfiError
 from laqfi.base.random import generator
 from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
+from laqfi.quant.fitting import finest
 from laqfi.quant.grid import Search
 from laqfi.quant.knapsack import BudgetTooSmallError, allocate
-from laqfi.quant.policies.fitting import finest
 from laqfi.quant.policies.registry import (
     FileSize,
     FloatFormat,

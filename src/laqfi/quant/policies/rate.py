@@ -7,8 +7,8 @@ from laqfi.base.errors import LaqfiError
 from laqfi.quant.apply import store_all, stored_size
 from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
+from laqfi.quant.fitting import finest
 from laqfi.quant.policies.budget import Target, size_in
-from laqfi.quant.policies.fitting import finest
 from laqfi.quant.policies.registry import FileSize, FloatFormat, Rounding, Weighting, policy
 from laqfi.storage.formats import WHOLE_TENSOR, Format
 
