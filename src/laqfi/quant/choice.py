@@ -10,8 +10,9 @@ from laqfi.storage.formats import Format
 class Choice:
     """The format a tensor is stored in, how its scale is searched and its codes are rounded.
 
-    `threshold` is the one that the tensor's score met (None: none). With a `step` the grid is open: it has this scale,
-    no search and no ends, and of an integer format's bits the tensor takes as many as its codes turn out to need.
+    `threshold` is the one that the tensor's score met (None: none). With a `step` the grid is open: a group's is this
+    over the root of its mean Fisher information, without search and ends, and of the bits of an integer format the
+    tensor takes as many as its codes turn out to need.
     """
 
     format: Format

@@ -73,7 +73,7 @@ def store(
     compensation: Compensation | None = None,
     step: float | None = None,
 ) -> Stored:
-    """`weight` as it is stored in `layout`, or with a `step` in the least bits that hold its codes on an open grid.
+    """`weight` as it is stored in `layout`, or with a `step`, that of importance 1, on an open grid.
 
     `importance` (of the weight's shape) is what the search "fisher" weighs errors by; `compensation`, of the columns of
     the whole weight, is for rounding methods that compensate. Raises LaqfiError for weights that are not finite, before
@@ -85,10 +85,10 @@ def store(
         raise LaqfiError("holds values that are not finite")
     if layout.format.is_float:
         parts = float_parts(weight, layout)
+    elif importance is None and (search == "fisher" or step is not None):
+        raise LaqfiError("has no Fisher information, which the search fisher and open grids work by")
     elif step is not None:
-        layout, parts = open_parts(weight.float(), layout, step, ROUNDINGS.find(rounding), compensation)
-    elif search == "fisher" and importance is None:
-        raise LaqfiError("has no Fisher information, which the search fisher works by")
+        layout, parts = open_parts(weight.float(), layout, step, importance, ROUNDINGS.find(rounding), compensation)
     else:
         groups = layout.grouped(layout.matrix(weight.float()))
         weights = None if importance is None else layout.grouped(layout.matrix(importance.float()))
@@ -101,24 +101,45 @@ def store(
 
 
 def open_parts(
-    weight: Tensor, layout: Layout, step: float, rounding: Callable, compensation: Compensation | None
+    weight: Tensor,
+    layout: Layout,
+    step: float,
+    importance: Tensor,
+    rounding: Callable,
+    compensation: Compensation | None,
 ) -> tuple[Layout, dict[str, Tensor]]:
-    """The weight on the symmetric grid of one step for all groups, in the fewest bits that hold its codes.
+    """The weight on symmetric grids without ends, in the fewest bits that hold its codes; `layout` has the widest.
 
-    The step is at least so large that no weight lies beyond the codes of the widest format, which `layout` has.
+    Raises LaqfiError for steps beyond float16.
     """
-    levels, most = layout.format.levels, weight.abs().max().item()
-    scale = torch.tensor(max(step, most / (levels // 2 - 1))).half().item()
-    if not 0 < scale < math.inf:
-        raise LaqfiError(f"does not fit a step in float16; the step is {step:g}, largest |w| is {most:g}")
+    middle = layout.format.levels // 2
     groups = layout.grouped(layout.matrix(weight))
-    scales = groups.new_full((len(groups), 1), scale)
-    grid = round_to_grid(groups, scales, torch.full_like(scales, levels // 2), levels)
-    codes = rounding(weight, layout, grid, compensation).codes - levels // 2
+    scales = open_scales(groups, step, layout.grouped(layout.matrix(importance)), middle)
+    grid = round_to_grid(groups, scales, torch.full_like(scales, middle), layout.format.levels)
+    codes = rounding(weight, layout, grid, compensation).codes - middle
     low, high = int(codes.min()), int(codes.max())
     bits = next(bits for bits in range(2, layout.format.bits + 1) if -(1 << bits - 1) <= low and high < 1 << bits - 1)
     narrow = replace(layout, format=replace(layout.format, name=f"int{bits}"))
     return narrow, narrow.parts(Codes(codes + (1 << bits - 1), scales, 1 << bits - 1))
+
+
+def open_scales(groups: Tensor, step: float, importance: Tensor, middle: int) -> Tensor:
+    """Steps of weights [groups, n] as they are stored: float32 [groups, 1], all of one sign.
+
+    That of a group is `step` / √(mean importance), to the nearest half of a power of two times that of the whole
+    tensor: two mantissas serve all groups. It is no smaller than keeps all weights within `middle` codes, and no larger
+    than makes zeros of all, as where nothing is important. Raises LaqfiError where float16 holds no such step.
+    """
+    means, most = importance.double().mean(1, keepdim=True), 2 * groups.abs().max().item() or 1.0
+    whole = means.mean().item()
+    base = min(step / math.sqrt(whole), most) if whole else most
+    least = (groups.abs().amax(1, keepdim=True).double() / (middle - 1) / base).clamp(min=1e-30)
+    places = (whole / means.clamp(min=1e-30)).log2().round().clamp(max=math.floor(2 * math.log2(most / base)))
+    places = places.maximum((2 * least.log2()).ceil())
+    scales = (base * 2 ** (places / 2)).float().half().float()
+    if not (scales > 0).all() or not scales.isfinite().all():
+        raise LaqfiError(f"does not fit steps in float16; the step is {base:g}, largest |w| is {most / 2:g}")
+    return scales
 
 
 def float_parts(weight: Tensor, layout: Layout) -> dict[str, Tensor]:

@@ -130,7 +130,10 @@ def against_fp32(evaluations: dict[str, Evaluation]) -> dict[str, JudgedVariant]
 
 @dataclass(frozen=True)
 class JudgedControl:
-    """A size limit in memory (times smaller than FP32) met by one idea of importance; None where no choice of formats fits it."""
+    """A size limit in memory (times smaller than FP32) met by one idea of importance.
+
+    None where no choice of formats fits it.
+    """
 
     ratio: float
     importance: str

@@ -25,9 +25,9 @@ def recipe_table(variants: Mapping[str, JudgedVariant], allocations: Mapping[str
     rows = [row(name, one, allocations[name]) for name, one in variants.items()] if some else []
     rule = (
         "Inputs of layers are rounded, and computed with in float32: this says what few bits do to the images, and"
-        " nothing of speed. Weights: bits per weight of the integer tensors in the file, scales included. Learned rounding:"
-        f" AdaRound by block (published: {PUBLISHED['reconstruct']:,} iterations), learned steps of inputs (published:"
-        f" {PUBLISHED['learn']:,}). Recovery: stored numbers learn FP32's noise, in no more bytes. {FAMILY}"
+        " nothing of speed. Weights: bits per weight of the integer tensors in the file, scales included. Learned"
+        f" rounding: AdaRound by block (published: {PUBLISHED['reconstruct']:,} iterations), learned steps of inputs"
+        f" (published: {PUBLISHED['learn']:,}). Recovery: stored numbers learn FP32's noise, in no more bytes. {FAMILY}"
     )
     return Table("Rounded inputs, learned rounding, recovery, corrected noise", rows, rule)
 

@@ -83,8 +83,8 @@ class Decoder(Coder):
 
     def __init__(self, code: np.ndarray):
         super().__init__()
-        if len(code) % WORD.itemsize:
-            raise ValueError(f"{len(code)} bytes are no whole words")
+        if not len(code) or len(code) % WORD.itemsize:
+            raise ValueError(f"has {len(code)} bytes, allowed are whole words")
         self.coder = stream.stack.AnsCoder(code.view(WORD).astype(np.uint32))
 
     def take(self, model: Model, count: int, known: np.ndarray | None) -> np.ndarray:

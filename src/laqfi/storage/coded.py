@@ -5,7 +5,8 @@ its band of rows, told before, times that of its column beside the others in the
 half as long as all before it, because what a run is expected to be is known when it begins. Where large codes are
 expected, their lowest bits are as good as random, and are coded so.
 
-**Floats** are exponents, each as a step from the one before, signs, and mantissas, which are as good as random.
+**Floats** are exponents, each as a step from the one before, signs, and mantissas, which are as good as random; of
+vectors, whether one of the last two mantissas comes again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ from laqfi.storage.pack import pack, unpack
 BAND = 64  # weights that one size is told of, or a row if that is longer
 STEPS = 4  # sizes to a factor of two
 FINE = 1 << 5  # sizes begin at 1 / FINE of a code
-LEVELS = STEPS * 13  # of sizes; 0 is that of codes that are all zero
+LEVELS = STEPS * 17  # of sizes, up to that of the codes of 12 bits
 EXACT = STEPS * 7  # from this level on, codes of about 4, lowest bits are left to chance
 SMOOTH = 4  # rows of the mean size that a column is taken to have had before
 REACH = 16  # symbols are from −REACH to REACH − 1; the ends stand for what lies beyond, too
@@ -93,11 +94,43 @@ def numbers(coder: Coder, name: tuple, dtype: torch.dtype, shape: tuple, known: 
     if dtype in BITS:
         sign = coder.adaptive((*name, "sign"), 2, count, None if bits is None else bits >> (exponent + mantissa))
         found |= sign.astype(np.int64) << exponent
-    for low in range(0, mantissa, CHUNK)[::-1]:
-        width = min(CHUNK, mantissa - low)
-        part = coder.even(width, count, None if bits is None else bits >> low & (1 << width) - 1)
-        found = found << width | part
+    rests = None if bits is None else bits & (1 << mantissa) - 1
+    if mantissa and len(shape) == 1:
+        found = found << mantissa | recurring(coder, name, mantissa, count, rests)
+    else:
+        found = found << mantissa | mantissas(coder, mantissa, count, rests)
     return torch.from_numpy(found.astype(unsigned).view(np.uint8)).view(dtype).view(shape)
+
+
+def mantissas(coder: Coder, bits: int, count: int, known: np.ndarray | None) -> np.ndarray:
+    """Numbers of so many bits, all alike likely: int64."""
+    found = np.zeros(count, np.int64)
+    for low in range(0, bits, CHUNK)[::-1]:
+        width = min(CHUNK, bits - low)
+        part = coder.even(width, count, None if known is None else known >> low & (1 << width) - 1)
+        found = found << width | part
+    return found
+
+
+def recurring(coder: Coder, name: tuple, bits: int, count: int, known: np.ndarray | None) -> np.ndarray:
+    """The same, where one of the last two different numbers may come again: 0 and 1 say so, 2 is a new one."""
+    ways = None if known is None else ways_of(known.tolist())
+    found = coder.adaptive((*name, "again"), 3, count, ways)
+    new = mantissas(coder, bits, int((found == 2).sum()), None if ways is None else known[ways == 2])
+    last, made, fresh = [0, 0], [], iter(new.tolist())
+    for way in found.tolist():
+        number = next(fresh) if way == 2 else last[way]
+        made.append(number)
+        last = last if way == 0 else [number, last[0]]
+    return np.array(made, np.int64)
+
+
+def ways_of(numbers: list[int]) -> np.ndarray:
+    last, ways = [0, 0], []
+    for number in numbers:
+        ways.append(last.index(number) if number in last else 2)
+        last = last if number == last[0] else [number, last[0]]
+    return np.array(ways, np.int32)
 
 
 def differences(coder: Coder, name: tuple, size: int, count: int, known: np.ndarray | None) -> np.ndarray:
@@ -116,7 +149,7 @@ def packed(coder: Coder, layout: Layout, known: Tensor | None) -> Tensor:
     found = matrix(coder, bits, (layout.rows, count // layout.rows), values) + middle
     if found.min() < 0 or found.max() >= layout.format.levels:
         raise ValueError(f"holds a code beyond {bits} bits")
-    return pack(torch.from_numpy(found.astype(np.uint8)), bits)
+    return pack(torch.from_numpy(found), bits)
 
 
 def matrix(coder: Coder, bits: int, shape: tuple[int, int], known: np.ndarray | None) -> np.ndarray:

@@ -10,9 +10,9 @@ from laqfi.quant.evidence import Evidence
 from laqfi.quant.fitting import finest
 from laqfi.quant.policies.budget import Target, size_in
 from laqfi.quant.policies.registry import FileSize, FloatFormat, Rounding, Weighting, policy
-from laqfi.storage.formats import WHOLE_TENSOR, Format
+from laqfi.storage.formats import Format
 
-OPEN = Format("int8", symmetric=True, group_size=WHOLE_TENSOR)  # the widest that an open grid may need
+WIDEST = "int12"  # that an open grid may need
 FINE = 256  # c is 2**(k / FINE) for whole k
 ENDS = (-64 * FINE, 64 * FINE)
 
@@ -29,20 +29,21 @@ def rate(
     target: FileTarget,
     weighting: Weighting = "uniform",
     rounding: Rounding = "gptq",
+    group_size: Literal[0, -1] = 0,
     rest: FloatFormat = "float16",
 ) -> Choices:
-    """An open grid for every matrix, of the step c / √(mean Fisher of the tensor), with the finest c that fits.
+    """Open grids of the step c / √(mean Fisher) for all matrices, with the finest c that fits.
 
-    Where every error costs alike, an entropy code needs the fewest bits if all grids are as coarse; `coding: ans` is
-    it. Biases and norms get `rest`.
+    One for each output channel (`group_size` 0) or tensor (-1). An entropy code, `coding: ans`, needs the fewest bits
+    where every grid costs as much. Biases and norms get `rest`.
     """
-    roots = {t.name: root_of(t, weighting) for t in tensors if t.is_matrix}
+    widest = Format(WIDEST, symmetric=True, group_size=group_size)
+    roots = {t.name: root_of(t, widest, weighting) for t in tensors if t.is_matrix}
 
     def chosen(k: int) -> Choices:
-        matrices = {
-            t.name: Choice(OPEN, rounding=rounding, step=step_of(t, roots[t.name], k)) for t in tensors if t.is_matrix
-        }
-        return {t.name: matrices.get(t.name, Choice(Format(rest))) for t in tensors}
+        steps = {t.name: 2.0 ** (k / FINE) / math.sqrt(t.counts[weighting] or 1.0) for t in tensors}
+        matrix = {name: Choice(widest, rounding=rounding, step=step) for name, step in steps.items()}
+        return {t.name: matrix[t.name] if t.is_matrix else Choice(Format(rest)) for t in tensors}
 
     def size(k: int) -> int:
         return file_size(chosen(k)) if target.of == "file" else stored_size(store_all(tensors, chosen(k)))
@@ -54,18 +55,12 @@ def rate(
     return chosen(finest(size, limit, start, weights / (8 * FINE), ENDS))
 
 
-def root_of(t: Evidence, weighting: str) -> float:
+def root_of(t: Evidence, format: Format, weighting: str) -> float:
     """√ of the mean Fisher of the weights that are stored. Raises LaqfiError if it is no finite number."""
-    found = math.sqrt(t.counts[weighting] * float(t.layout(OPEN).matrix(t.fisher.double()).mean()))
+    found = math.sqrt(t.counts[weighting] * float(t.layout(format).matrix(t.fisher.double()).mean()))
     if not math.isfinite(found):
         raise LaqfiError(f"{t.name}: the mean Fisher information is {found**2}, allowed is a finite number")
     return found
-
-
-def step_of(t: Evidence, root: float, k: int) -> float:
-    """c / root, and no more than makes zeros of all weights; that, too, where nothing is known to matter."""
-    most = 2 * float(t.weight.abs().max()) or 1.0
-    return min(2.0 ** (k / FINE) / root, most) if root else most
 
 
 def first_guess(tensors: list[Evidence], roots: dict[str, float], bits: float) -> int:
