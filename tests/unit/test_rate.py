@@ -75,7 +75,7 @@ def test_no_weight_lies_beyond_the_widest_format():
     weight, layout = torch.linspace(-1, 1, 100)[None], Layout(Format("int12", group_size=-1), (1, 100))
     stored = store(weight, layout, "mse", torch.ones(1, 100), step=1e-7)
     assert stored.layout.format.bits == 12
-    assert stored.delta.abs().max() <= 0.5 / 2047 * 1.01
+    assert stored.delta.abs().max() <= 2**0.5 * 0.5 / 2047 * 1.01
 
 
 def test_a_step_needs_importance():
@@ -104,7 +104,7 @@ def small():
     ("policy", "options"),
     [
         ("rate", {"rounding": "nearest"}),
-        ("rate", {"rounding": "nearest", "group_size": -1, "rest": "float8_e4m3fn"}),
+        ("rate", {"rounding": "nearest", "group_size": 0, "rest": "float8_e4m3fn"}),
         ("budget", {"formats": ["int2", "int3", "int4", "int6", "int8", "float16"]}),
     ],
 )
@@ -142,13 +142,10 @@ def test_the_same_bytes_cost_less_by_one_step_and_a_code_than_by_a_budget(small)
 
 def test_what_is_of_no_importance_at_all_is_stored_as_zeros():
     t = Evidence("w", None, 0.0, torch.randn(8, 30), fisher=torch.zeros(8, 30))
-    chosen = bind("rate", {"target": {"bytes": 500}, "rounding": "nearest"})([t], lambda choices: 400)
+    chosen = bind("rate", {"target": {"bytes": 500}, "rounding": "nearest"})([t], lambda choices: 499)
     one = chosen["w"]
-    assert (
-        not t.stored(one.format, one.search, one.rounding, one.step)
-        .layout.restore(t.stored(one.format, one.search, one.rounding, one.step).parts)
-        .any()
-    )
+    stored = t.stored(one.format, one.search, one.rounding, one.step)
+    assert not stored.layout.restore(stored.parts).any()
 
 
 def test_targets_say_what_they_count():

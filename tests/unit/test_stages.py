@@ -45,7 +45,7 @@ from laqfi.stages.reference import reference
 from laqfi.stages.report import Inputs, Outputs, report
 from laqfi.stages.sample import sample
 from laqfi.stages.train import fingerprint, train
-from laqfi.storage.model_file import model_of, read_model
+from laqfi.storage.model_file import model_of, read_model, stored_bytes
 from laqfi.storage.modules import restored
 from laqfi.storage.stored_file import read_stored, write_stored
 from tiny import ROOT, tiny_params
@@ -313,6 +313,38 @@ def test_what_is_stored_learns_from_fp32_in_the_same_bytes(done, tmp_path, capsy
     assert {k: (t.dtype, t.shape) for k, t in before.items()} == {k: (t.dtype, t.shape) for k, t in after.items()}
     assert {k.rpartition(".")[2] for k in before if not torch.equal(before[k], after[k])} >= {"bias", "scale", "packed"}
     assert change_of(path, done.model) < 0.5 * change_of(begun, done.model)
+
+
+@pytest.mark.parametrize("bits", ["int2", "int4"])
+def test_a_coded_file_that_learns_is_no_larger_than_it_was(done, tmp_path, bits):
+    begun, path = tmp_path / "quantize/coded.safetensors", tmp_path / "recover/coded.safetensors"
+    quantize_variant(done, Variant(policy="bits", format=bits, coding="ans"), begun, tmp_path / "choices.json")
+    recovered(done, begun, path, iterations=60, lr=1e-4, code_lr=0.1)
+    assert 0.9 * begun.stat().st_size < path.stat().st_size <= begun.stat().st_size
+    (before, header), (after, told) = read_stored(begun), read_stored(path)
+    assert told == header
+    assert header["coding"] == "ans"
+    assert {k.rpartition(".")[2] for k in before if not torch.equal(before[k], after[k])} >= {"bias", "scale", "packed"}
+    assert change_of(path, done.model) < 0.7 * change_of(begun, done.model)
+
+
+def test_one_step_for_all_is_a_variant_of_its_own_file_size(done, tmp_path):
+    """Its file is as asked, and what stands beside it counts what is in the file."""
+    out, choices = tmp_path / "quantize/rate.safetensors", tmp_path / "choices.json"
+    target = {"ratio": 9.0, "of": "file"}
+    quantize_variant(done, Variant(policy="rate", target=target, coding="ans"), out, choices)
+    tensors, metadata = read_stored(out)
+    parameters = sum(t.numel() for t in read_stored(done.model)[0].values())
+    assert 0.98 * 4 / 9 * parameters < out.stat().st_size <= 4 / 9 * parameters
+    found = records.read(choices, records.Allocation)
+    assert found.coding == "ans"
+    kinds = {name: one["name"] for name, one in metadata["formats"].items()}
+    assert {name: one.format for name, one in found.tensors.items() if name in kinds} == kinds
+    assert 8 * out.stat().st_size / parameters > found.bits_per_weight.bits * 0.8
+    assert found.bits_per_weight.bits > found.bits_per_weight.bound
+    assert stored_bytes(tensors, metadata)[0] > out.stat().st_size
+    network, _, _ = read_model(out, torch.device("cpu"))
+    assert network(torch.randn(1, 1, 8, 8), torch.tensor([5])).isfinite().all()
 
 
 def test_a_recovery_that_makes_it_worse_leaves_it_as_it_was(done, tmp_path):

@@ -134,7 +134,8 @@ def open_scales(groups: Tensor, step: float, importance: Tensor, middle: int) ->
     whole = means.mean().item()
     base = min(step / math.sqrt(whole), most) if whole else most
     least = (groups.abs().amax(1, keepdim=True).double() / (middle - 1) / base).clamp(min=1e-30)
-    places = (whole / means.clamp(min=1e-30)).log2().round().clamp(max=math.floor(2 * math.log2(most / base)))
+    beside = whole / means.clamp(min=1e-30) if whole else torch.ones_like(means)
+    places = beside.log2().round().clamp(max=math.floor(2 * math.log2(most / base)))
     places = places.maximum((2 * least.log2()).ceil())
     scales = (base * 2 ** (places / 2)).float().half().float()
     if not (scales > 0).all() or not scales.isfinite().all():

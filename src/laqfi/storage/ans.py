@@ -12,6 +12,7 @@ Model = stream.model.Model
 GAIN = 24  # what one symbol seen counts, where one that never was counts 1
 MEMORY = GAIN * 8192  # counts beyond it are halved: what was seen last counts most
 WORD = np.dtype("<u4")
+END = 0xA5  # what every code has behind its last symbol
 
 
 class Table:
@@ -73,6 +74,7 @@ class Encoder(Coder):
     def finish(self) -> np.ndarray:
         """The code: uint8 [bytes]."""
         coder = stream.stack.AnsCoder()
+        coder.encode_reverse(np.array([END], np.int32), stream.model.Uniform(1 << 8))
         for symbols, model in reversed(self.taken):
             coder.encode_reverse(symbols, model)
         return coder.get_compressed().astype(WORD).view(np.uint8)
@@ -92,5 +94,5 @@ class Decoder(Coder):
 
     def finish(self) -> None:
         """Raises ValueError unless the code ends where the walk does, as every code that was not damaged."""
-        if not self.coder.is_empty():
+        if self.coder.decode(stream.model.Uniform(1 << 8), 1).tolist() != [END] or not self.coder.is_empty():
             raise ValueError("does not end with the last code")

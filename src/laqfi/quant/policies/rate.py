@@ -29,12 +29,12 @@ def rate(
     target: FileTarget,
     weighting: Weighting = "uniform",
     rounding: Rounding = "gptq",
-    group_size: Literal[0, -1] = 0,
+    group_size: Literal[0, -1] = -1,
     rest: FloatFormat = "float16",
 ) -> Choices:
     """Open grids of the step c / √(mean Fisher) for all matrices, with the finest c that fits.
 
-    One for each output channel (`group_size` 0) or tensor (-1). An entropy code, `coding: ans`, needs the fewest bits
+    One for each tensor (`group_size` -1) or output channel (0, the nearer to the bound with rounding to nearest). An entropy code, `coding: ans`, needs the fewest bits
     where every grid costs as much. Biases and norms get `rest`.
     """
     widest = Format(WIDEST, symmetric=True, group_size=group_size)
