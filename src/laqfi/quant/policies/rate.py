@@ -34,8 +34,8 @@ def rate(
 ) -> Choices:
     """Open grids of the step c / √(mean Fisher) for all matrices, with the finest c that fits.
 
-    One for each tensor (`group_size` -1) or output channel (0, the nearer to the bound with rounding to nearest). An entropy code, `coding: ans`, needs the fewest bits
-    where every grid costs as much. Biases and norms get `rest`.
+    One for each tensor (`group_size` -1) or output channel (0, nearer to the bound where codes are rounded to nearest).
+    An entropy code, `coding: ans`, needs the fewest bits where every grid costs as much. Biases and norms get `rest`.
     """
     widest = Format(WIDEST, symmetric=True, group_size=group_size)
     roots = {t.name: root_of(t, widest, weighting) for t in tensors if t.is_matrix}
