@@ -62,9 +62,7 @@ class LearnedTensor(nn.Module):
         return self.grid.scale if self.logs is None else as_stored(self.grid.scale * self.logs.exp(), torch.float16)
 
     def size(self) -> Tensor:
-        """Σ log2(1 + |code|) over codes that learn, from the middle of their format: about how their bits grow."""
-        if self.places is None:
-            return torch.zeros((), device=self.grid.scale.device)
+        """Σ log2(1 + |code|) of codes that learn, from the middle of their format: about how their bits grow."""
         return (self.places - self.layout.format.levels / 2).abs().add(1).log2().sum()
 
     @torch.no_grad()

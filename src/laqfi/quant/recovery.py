@@ -103,12 +103,12 @@ class Recovery:
         )
         self.schedule = Schedule(self.settings.iterations, min(WARM_UP, self.settings.iterations // 4))
         self.step = 0
-        self.weights = sum(one.places.numel() for one in self.learned.values() if one.places is not None)
-        self.size = self.code_size().item()
+        self.codes = [one for one in self.learned.values() if one.places is not None]
+        self.size = float(self.code_size())
 
-    def code_size(self) -> Tensor:
-        """Of all codes that learn, per weight."""
-        return sum(one.size() for one in self.learned.values()) / max(self.weights, 1)
+    def code_size(self) -> Tensor | float:
+        """Of all codes that learn, per weight; 0 where none do."""
+        return sum(one.size() for one in self.codes) / max(sum(one.places.numel() for one in self.codes), 1)
 
     def error(self, draw: Draw, iteration: int) -> Tensor:
         """Mean squared difference of the predicted noise to the teacher's."""
@@ -121,7 +121,7 @@ class Recovery:
         """One iteration; its loss."""
         self.optimizer.zero_grad()
         loss = self.error(self.draws[0], self.step)
-        priced = loss + self.price * (self.code_size() - self.size).clamp(min=0) if self.price else loss
+        priced = loss + self.price * (self.code_size() - self.size).clamp(min=0) if self.price and self.codes else loss
         priced.backward()
         share = learning_rate(self.step, self.schedule)
         for group in self.optimizer.param_groups:

@@ -150,7 +150,7 @@ def control_table(table: ControlTable) -> Table:
             cell = f"{median_cell(row.judged.fidelity.median)}, {difference:+.2f}"
             cell += "" if row.precision == table.precision else f" ({row.precision})"
         by_ratio.setdefault(row.ratio, {"smaller in memory by": f"{row.ratio:g} ×"})[importance(row.importance)] = cell
-    title = "The same size in memory, formats chosen by other ideas of importance (median PSNR [95 % CI], FID − FP32)"
+    title = "The same size, formats chosen by other ideas of importance (median PSNR [95 % CI], FID − FP32)"
     return Table(title, list(by_ratio.values()), precision_rule(table))
 
 
