@@ -38,8 +38,15 @@ def check(name: str, options: Mapping, groups: Sequence[str] | None = None) -> B
 FileSize = Callable[[Choices], int]  # bytes of the whole model file with the tensors stored so
 
 
-def bind(name: str, options: Mapping) -> Callable[[list[Evidence], FileSize], Choices]:
-    """The policy `name` with its options; errors as in `check`."""
+def bind(name: str, options: Mapping) -> Callable[..., Choices]:
+    """The policy `name` with its options, as a function of the tensors and of a `FileSize`; errors as in `check`.
+
+    Policies that do not go by the size of the file are not given it.
+    """
     checked, function = check(name, options), POLICIES[name]
     measures = "file_size" in signature(function).parameters
-    return lambda tensors, file_size: function(tensors, *([file_size] if measures else []), **dict(checked))
+
+    def decide(tensors: list[Evidence], file_size: FileSize | None = None) -> Choices:
+        return function(tensors, *([file_size] if measures else []), **dict(checked))
+
+    return decide
