@@ -50,8 +50,8 @@ class Target(Block):
             raise ValueError("of: found 'file', allowed with format is 'resident'")
         return self
 
-    def limit(self, parameters: int, size_in: Callable[[str], int]) -> int:
-        """In bytes, for a model of so many parameters; `size_in` says how many it takes in one format."""
+    def limit(self, parameters: int, size_in: Callable[[str], int] | None = None) -> int:
+        """In bytes, for a model of so many parameters; `size_in` says how many it takes in one format (for `format`)."""
         if self.bytes is not None:
             return self.bytes
         if self.format is not None:
