@@ -14,7 +14,7 @@ from laqfi.quant.recipe import Learn
 from laqfi.storage.activations import straight_through
 from laqfi.storage.layout import Layout
 
-SCALES = torch.finfo(torch.float16)  # 0 < |scale| is kept within what float16 holds
+LEAST, MOST = 2.0**-24, torch.finfo(torch.float16).max  # between which |scale| is kept: what float16 holds
 
 
 class LearnedTensor(nn.Module):
@@ -71,7 +71,7 @@ class LearnedTensor(nn.Module):
             self.values.clamp_(-most, most)
         if self.logs is not None:
             size = self.grid.scale.abs().where(self.grid.scale != 0, torch.ones_like(self.grid.scale))
-            self.logs.copy_(self.logs.minimum((SCALES.max / size).log()).maximum((SCALES.tiny / size).log()))
+            self.logs.copy_(self.logs.minimum((MOST / size).log()).maximum((LEAST / size).log()))
 
     @torch.no_grad()
     def parts(self) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ class Target(Block):
         return self
 
     def limit(self, parameters: int, size_in: Callable[[str], int] | None = None) -> int:
-        """In bytes, for a model of so many parameters; `size_in`, for `format`, says how many it takes in one format."""
+        """In bytes, for a model of so many parameters; `size_in`, for `format`, says how many one format takes."""
         if self.bytes is not None:
             return self.bytes
         if self.format is not None:
