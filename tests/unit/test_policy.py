@@ -146,7 +146,8 @@ BITS = {
 
 
 def test_every_policy_is_tested_here():
-    assert set(SEED | BITS) == set(POLICIES)
+    elsewhere = {"rate"}  # tests/unit/test_rate.py
+    assert set(SEED | BITS) | elsewhere == set(POLICIES)
 
 
 @pytest.mark.parametrize("policy", sorted(SEED.keys() - {"fp32"}))
