@@ -198,7 +198,8 @@ def test_the_layout_the_bad_ones_differ_from_is_good():
 @pytest.mark.parametrize(
     "change",
     [
-        {"name": "int9"},
+        {"name": "int13"},
+        {"name": "int9", "symmetric": False},
         {"name": "int1"},
         {"name": "float16"},
         {"name": None},
