@@ -194,5 +194,10 @@ def look_up(config: dict, keys: list[str]):
     return look_up(config[keys[0]], keys[1:]) if keys else config
 
 
+def priority(wildcards) -> int:
+    """First go the jobs that many wait for: those of no variant, and of that which all others are compared with."""
+    return int(wildcards.get("variant", "fp32") == "fp32")
+
+
 def threads(config: dict):
     return lambda wildcards: config["profiles"][wildcards.profile]["threads"]

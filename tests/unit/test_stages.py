@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import training_minutes
 from laqfi import records
 from laqfi.base import files, sources
 from laqfi.base.errors import LaqfiError
@@ -485,6 +486,26 @@ def test_a_quantized_variant_is_smaller_and_close(done):
     assert 0 < found.noise_mse[1] < 1e-4
     assert len(found.fid.per_seed) == 2
     assert found.fid.mean == pytest.approx(np.mean(found.fid.per_seed))
+
+
+def test_the_fid_by_minutes_of_training_is_measured_on_a_profile_that_was_run(done, tmp_path):
+    """Its own model is the last row, with the FID that the report has of it."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for path in (done.dataset, done.model, done.reference):
+        shutil.copy(path, folder)
+    shutil.copy(done.network, folder / "features.safetensors")
+    settings = done.profile.model_dump(mode="json") | {"versions": VERSIONS}
+    files.write_json(folder / "params.json", settings)
+    profile = training_minutes.Profile(folder, "images")
+    found = [profile.trained(2), profile.its_own()]
+    training_minutes.write(found, profile, tmp_path)
+    fp32 = records.read(done.root / "evaluate/fp32.json", records.Evaluation)
+    assert found[1].fid == fp32.fid
+    assert found[0].fid != fp32.fid
+    assert found[1].seconds is None
+    assert found[0].seconds > 0
+    assert "| 2 |" in (tmp_path / "training.md").read_text()
 
 
 def fid_runs(judge: Judge, images: np.ndarray) -> list[statistics.Jackknifed]:
