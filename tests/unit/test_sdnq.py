@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from sdnq import packed_int
 from torch import nn
 
-from laqfi.api import load_model, save_model
+import laqfi
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.apply import as_file, stored_size
@@ -192,9 +192,9 @@ def exported(source: Path, stored: dict[str, Stored], out: Path, **metadata) -> 
 
 def packed(stored: dict[str, Stored], folder: Path, **other) -> nn.Module:
     """Our own network on the stored tensors."""
-    save_model(folder / "own.safetensors", stored)
+    laqfi.save(stored, folder / "own.safetensors")
     model = network(**other)
-    load_model(model, folder / "own.safetensors")
+    laqfi.load(model, folder / "own.safetensors")
     return model
 
 

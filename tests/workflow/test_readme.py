@@ -162,7 +162,7 @@ def test_the_python_of_the_readme_and_of_the_method_runs(tmp_path, monkeypatch):
     names = {"model": model, "images": torch.rand(4, 1, 8, 8) * 2 - 1}
     run_python(README, names)
     assert 0 < Path("smaller.safetensors").stat().st_size < 4 * sum(p.numel() for p in model.parameters())
-    names |= {"weight": model.first.weight.detach(), "fisher": names["fisher"]["first.weight"]}
+    names |= {"weight": model.first.weight.detach(), "fisher": names["measured"].fisher["first.weight"]}
     run_python(METHOD, names)
     assert names["stored"].parts[".packed"].dtype == torch.uint8
     assert names["layout"].restore(names["stored"].parts).shape == names["weight"].shape
