@@ -130,8 +130,7 @@ def settled(target: str | Mapping | None, policy: str | None, options: Mapping) 
 
 
 def check_target(model: nn.Module, target: str, sizes: Sizes | None = None) -> None:
-    """Raises LaqfiError, with nothing measured, if `quantize` cannot make the model as small as `target`."""
-    check_storable(model)
+    """Raises LaqfiError if `quantize` cannot make the model, of whatever weights, as small as `target`."""
     policy, options = settled(target, None, {})
     try:
         asked = check(policy, options)

@@ -1,7 +1,7 @@
 """A stored network as a folder that diffusers loads, packed as it is here."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from laqfi.base import at_once, files
 from laqfi.base.errors import LaqfiError
 from laqfi.models import pretrained
+from laqfi.storage.layout import Layout
 from laqfi.storage.model_file import EXTRAS, layouts_of
-from laqfi.storage.sdnq import Form, form_of, quantization_config
+from laqfi.storage.sdnq import Form, form_bytes, form_of, quantization_config
 
 CONFIG, WEIGHTS = "config.json", f"{pretrained.WEIGHTS}.safetensors"
 BESIDE = ("model_index.json", "scheduler/scheduler_config.json", "scheduler_config.json")  # copied as they are
@@ -79,6 +80,17 @@ def forms_of(network: nn.Module, tensors: dict[str, Tensor], metadata: dict, whe
         except LaqfiError as error:
             raise LaqfiError(f"{where}: {error}") from error
     return found
+
+
+def sizes_in(network: nn.Module) -> Callable[[str, Layout], int]:
+    """What a parameter of the network takes in an export, by its name and layout."""
+    names = [name for name, _ in network.named_parameters()]
+
+    def size(name: str, layout: Layout) -> int:
+        module = network.get_submodule(name.rpartition(".")[0])
+        return form_bytes(name, layout, module, halves=name != names[0])
+
+    return size
 
 
 def check_replaceable(out: Path) -> None:

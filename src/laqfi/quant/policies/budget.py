@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
+from tqdm import tqdm
 
 from laqfi.base.block import Block, Seed
 from laqfi.base.errors import SHORT, LaqfiError
@@ -101,7 +102,9 @@ def budget(
         factors = importances(tensors, importance, weighting, seed)
         costs = [
             [predicted_error(t, one, search, *factor) for one in some] if len(some) > 1 else [0.0]
-            for t, some, factor in zip(tensors, options, factors, strict=True)
+            for t, some, factor in zip(
+                tqdm(tensors, "formats", unit="tensor", disable=None, leave=False), options, factors, strict=True
+            )
         ]
         chosen = allocate(costs, sizes, limit)
     return {
