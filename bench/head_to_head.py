@@ -33,7 +33,7 @@ from laqfi.report.differences import judged
 from laqfi.sensitivity.curvature import compensations
 from laqfi.sensitivity.fisher import fisher_maps
 from laqfi.stages.command import limit_threads
-from laqfi.storage.exported import export_folder
+from laqfi.storage.exported import export_folder, frame_of_folder
 from rivals import RIVALS
 from subjects import HOW, MEASURED, Subject, subjects
 from train_digits_unet2d import CONFIG, SCHEDULE, TIMESTEPS, CountedFromOne
@@ -83,7 +83,7 @@ def by_laqfi(subject: Subject, sizes: dict[str, int], folder: Path) -> dict[str,
 
 def exported(subject: Subject, stored: dict[str, Stored], ours: nn.Module, folder: Path) -> dict:
     """Of the folder for diffusers: bytes, memory once loaded, and how far its images are from those of `ours`."""
-    export_folder(subject.source, *as_file(stored, {}), folder, folder)
+    export_folder(frame_of_folder(subject.source), *as_file(stored, {}), folder, folder)
     theirs = CountedFromOne.from_pretrained(folder / "unet")
     drawn = [subject.draw(one).astype(int) for one in (theirs, ours)]
     x, t = subject.test_images[:64], torch.linspace(1, TIMESTEPS, 64).long()
@@ -128,7 +128,7 @@ def dead_positions(images: Tensor, folder: Path) -> dict:
     )
     config = files.read_json(folder / "deep/config.json") | {"_class_name": "UNet2DModel"}
     files.write_json(folder / "deep/config.json", config)
-    export_folder(folder / "deep", *as_file(left, {}), folder / "deep_export", folder)
+    export_folder(frame_of_folder(folder / "deep"), *as_file(left, {}), folder / "deep_export", folder)
     return {
         "side": CONFIG["sample_size"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -146,6 +146,8 @@ def items(stage: Stage, profile: str, settings: dict) -> list[dict[str, str]]:
         {"profile": profile, "variant": name, "stored": "recover" if name in settings["recoveries"] else "quantize"}
         for name in settings["order"]
     ]
+    if stage.each == "exported":
+        return [one for one in runs if one["variant"] in settings["export"]]
     return [one for one in runs if stage.each == "runs" or one["stored"] == "recover"]
 
 

@@ -269,7 +269,7 @@ def test_a_profile_runs_the_variants_it_names_in_the_order_of_the_blocks(tmp_pat
 @pytest.mark.parametrize("text", [None, "runs: {}", "runs: []", "other", "runs:\n  tiny-fp32: {profile: tiny}"])
 def test_a_record_of_other_runs_is_refused(tmp_path, text):
     params, path = load(write(tmp_path, tiny_params())), tmp_path / "runs.yaml"
-    path.write_text(yaml.safe_dump({"runs": params.runs(), "recovered": {}}))
+    path.write_text(yaml.safe_dump({"runs": params.runs(), "recovered": {}, "exported": {}}))
     whole.check_runs(params, path)
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(LaqfiError, match=r"runs\.yaml: lists other runs than params.yaml; `make runs` writes it"):

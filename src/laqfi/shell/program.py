@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     two = commands.add_parser("export", help="write a stored model as a folder of diffusers", description=EXPORT)
     two.formatter_class = shape
     two.add_argument("model", type=Path, help="data/PROFILE/quantize/VARIANT.safetensors, say")
-    two.add_argument("--source", type=Path, required=True, help="folder of diffusers that the model came from")
+    two.add_argument("--source", type=Path, help="folder that the model came from, to be like it (a plain pipeline)")
     two.add_argument("--out", type=Path, required=True, help="folder to write: new, empty, or an earlier export")
     return made
 
@@ -87,16 +87,16 @@ def choose_device(wanted: str | None) -> None:
     """Before PyTorch looks for GPUs. Raises LaqfiError if there is none to be had."""
     if wanted == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    import torch
+    from laqfi.base.device import default_device
 
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if wanted == "cuda" and default_device().type != "cuda":
         raise LaqfiError("--device: found cuda, allowed is cpu: PyTorch finds no GPU")
 
 
 def export(arguments: argparse.Namespace) -> str:
-    from laqfi.stages.export import export as stage
+    from laqfi.stages.export import write
 
-    stage(model=arguments.model, source=arguments.source, out=arguments.out)
+    write(arguments.model, arguments.out, arguments.source)
     return f"written: {arguments.out}"
 
 

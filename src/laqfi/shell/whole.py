@@ -24,7 +24,7 @@ from laqfi.quality.fidelity import Median, median, psnr, squared_errors
 from laqfi.quant.apply import as_file
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Drawing
-from laqfi.storage.exported import export_folder, sizes_in
+from laqfi.storage.exported import export_folder, frame_of_folder, sizes_in
 from laqfi.storage.model_file import header, model_of
 
 HELD_OUT = 16  # images that the predicted noise is compared on
@@ -91,7 +91,7 @@ def quantize_folder(asked: Asked) -> Cost:
         errors = noise_error(packed, base, held_out, alphas_cumprod, timesteps, asked.seed)
         drawn = [draw(network, alphas_cumprod, image, settings, asked) for network in (base, packed)]
 
-    export_folder(asked.folder, tensors, metadata, asked.out, asked.folder)
+    export_folder(frame_of_folder(asked.folder), tensors, metadata, asked.out, asked.folder)
     return Cost(
         parameters=sum(tensor.numel() for tensor in weights.values()),
         bytes=sum(sizes(name, one.layout) for name, one in stored.items()),
@@ -165,7 +165,7 @@ def draw(
 def timed(seconds: dict[str, float], part: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    if torch.cuda.is_available():
+    if default_device().type == "cuda":
         torch.cuda.synchronize()
     seconds[part] = time.perf_counter() - start
 
