@@ -279,6 +279,20 @@ def test_a_record_of_other_runs_is_refused(tmp_path, text):
 def test_the_numbers_of_images_are_those_of_the_data():
     digits = datasets.load("digits", {})
     assert datasets.IMAGES["digits"] == (len(digits["train_images"]), len(digits["test_images"]))
+    assert datasets.SHAPES["digits"] == digits["train_images"].shape[1:]
+    assert datasets.SHAPES.keys() == datasets.IMAGES.keys() == datasets.DATASETS.keys() - {"folder"}
+
+
+@pytest.mark.parametrize(("name", "image"), [("digits", "1, 8, 8"), ("mnist", "1, 32, 32"), ("cifar10", "3, 32, 32")])
+def test_a_data_set_that_the_network_cannot_take_is_refused_with_both_shapes(tmp_path, name, image, monkeypatch):
+    def check_image(model, found):
+        raise ValueError(f"images are {tuple(found)}, allowed is (1, 16, 16), which the network was made for")
+
+    monkeypatch.setattr(families, "check_image", check_image)
+    found = tiny_params()
+    found["profiles"]["tiny"]["dataset"] = {"name": name}
+    with pytest.raises(LaqfiError, match=rf"dataset\.name: {name}: images are \({image}\), allowed is \(1, 16"):
+        load(write(tmp_path, found))
 
 
 def renamed(tmp_path, name):

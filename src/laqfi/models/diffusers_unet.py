@@ -19,11 +19,13 @@ class Diffusers(Block):
 
     path: where it lies; None where that does not matter. sha256: of its configs and weights, which the stage `train`
     reads. unet, scheduler: the configs; a folder without a scheduler's needs it said. pipeline: its kind, None for a
-    U-Net alone. class_label: of networks with classes the one that is measured and drawn.
+    U-Net alone. parameters: how many, by which jobs on a cluster are sized. class_label: of networks with classes the
+    one that is measured and drawn.
     """
 
     family: Literal["diffusers"]
     pipeline: str | None = None
+    parameters: int | None = None
     path: str | None = None
     sha256: str
     unet: Config
