@@ -37,7 +37,12 @@ TIMESTEPS = 1000
 
 
 # With as few layers as there can be.
-SMALLEST = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
+SMALLEST = {
+    "down_block_types": ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",),
+    "block_out_channels": (8,),
+    "attention_head_dim": 8,
+}
 
 
 class CountedFromOne(UNet2DModel):
