@@ -244,7 +244,7 @@ def test_resolved_settings_do_not_depend_on_how_they_are_written(tmp_path):
 
 def test_resolved_settings_hold_every_default_and_nothing_of_other_profiles(tmp_path):
     found = resolved(tmp_path, tiny_params())
-    assert found.keys() == TINY.keys() | {"order", "profile", "program", "recoveries", "variants", "versions"}
+    assert found.keys() == TINY.keys() | {"export", "order", "profile", "program", "recoveries", "variants", "versions"}
     assert found["variants"]["threshold"] == {"policy": "threshold", "tau": 0.1, "dtype": "float16"}
     assert found["variants"]["budget"]["target"] == {"ratio": 5.0, "bytes": None, "mean_bits": None, "format": None}
     assert found["sample"]["eta"] == 0.0
