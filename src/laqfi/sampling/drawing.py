@@ -1,6 +1,6 @@
 """Images of a model for a list of seeds, batch by batch, each from its own stream of noise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from laqfi.base.device import allow_tf32, default_device, upload
 from laqfi.base.pictures import to_uint8
 from laqfi.base.random import NoiseStreams
-from laqfi.diffusion.process import Denoiser
-from laqfi.records import Precision
 from laqfi.sampling import samplers
 from laqfi.sampling.network import prepared, raw
 from laqfi.sampling.params import Drawing
@@ -26,12 +24,10 @@ def draw_images(
     images: int,
     scheduler: Mapping | None = None,
     progress: bool = True,
-    ready: Callable[[nn.Module, Precision], Denoiser] = prepared,
 ) -> np.ndarray:
     """uint8 [seeds, images, C, H, W]: `images` for each seed; image i of a seed is the same however many are drawn.
 
-    `scheduler` is the config of the model's own, for the sampler "scheduler". `ready` makes the model ready for many
-    calls.
+    `scheduler` is the config of the model's own, for the sampler "scheduler".
     """
 
     def batch(seed: int, indices: range) -> np.ndarray:
@@ -51,7 +47,7 @@ def draw_images(
     parts = [range(start, min(start + settings.batch_size, images)) for start in starts]
     allow_tf32(settings.precision == "tf32")
     with raw(model, settings.sampler == samplers.SCHEDULER):
-        denoiser = ready(model, settings.precision)
+        denoiser = prepared(model, settings.precision)
         drawn = [np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds]
     allow_tf32(False)
     return np.stack(drawn)

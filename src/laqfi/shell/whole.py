@@ -156,9 +156,7 @@ def draw(
     """uint8 [1, N, C, H, W], of the same noise for every network."""
     batch = max(1, PIXELS // (image[1] * image[2]))
     how = Drawing(sampler="scheduler", steps=asked.steps, seeds=[asked.seed], batch_size=batch)
-    return draw_images(
-        network, alphas_cumprod, image, how, asked.draw, settings.scheduler, ready=lambda model, precision: model
-    )
+    return draw_images(network, alphas_cumprod, image, how, asked.draw, settings.scheduler)
 
 
 @contextmanager
