@@ -87,7 +87,7 @@ def prepare(engine: str) -> int:
     folders.refresh()
     settings = load()["params"]
     config = resolved(settings)  # what is wrong with params.yaml is said before anything runs
-    active_runs.refresh(config["runs"])
+    active_runs.refresh(config)
     mended = [line for line in (record.mend(), record.prune(config)) if line]
     with Repo() as repo:
         doubt(Path(repo.cache.local.path))
