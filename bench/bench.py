@@ -36,9 +36,11 @@ from laqfi.models.unet import UNet, Unet
 from laqfi.quant.rounding import store
 from laqfi.sampling.network import WORTH_COMPILING, prepared
 from laqfi.sampling.samplers import sample
+from laqfi.storage.described import header, output_axes
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import header, output_axes, read_model, stored_bytes
+from laqfi.storage.model_file import read_model, stored_bytes
+from laqfi.storage.stored_file import read_stored, write_stored
 
 DIFFUSION = {"timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02}
 
@@ -77,7 +79,7 @@ def write_files(folder: Path, scale: Scale) -> None:
             tensors |= {f"{parameter}{part}": tensor for part, tensor in parts.items()}
             formats |= {} if layout.format.is_float else {parameter: layout.to_json()}
         metadata = header(scale.unet, Diffusion(**DIFFUSION), [1, scale.side, scale.side]) | {"formats": formats}
-        files.write_tensors(folder / f"{name}.safetensors", tensors, metadata)
+        write_stored(folder / f"{name}.safetensors", tensors, metadata)
 
 
 def tensor_bytes(tensor: Tensor) -> int:
@@ -161,7 +163,7 @@ def measure(job: Job) -> dict:
     start = memory.used(device)
     path = job.folder / f"{case.file}.safetensors"
     model, alphas_cumprod, metadata = read_model(path, device)
-    payload = stored_bytes(files.read_tensors(path)[0], metadata)[0]
+    payload = stored_bytes(read_stored(path)[0], metadata)[0]
     denoiser, remark = model, ""
     if case.quanto:
         remark = pack_with_quanto(model, case.quanto)

@@ -20,9 +20,10 @@ from laqfi.quant.rounding import store
 from laqfi.report.tables import as_markdown
 from laqfi.sensitivity.fisher import bin_of, fisher_maps
 from laqfi.sensitivity.params import Fisher
+from laqfi.storage.described import output_axes
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import output_axes, read_model
+from laqfi.storage.model_file import read_model
 
 
 def ratios(folder: Path) -> dict[int, dict[str, np.ndarray]]:

@@ -59,7 +59,7 @@ def evaluation(mib: float, noise: float, measured: Quality, **headlines: Quality
     return Evaluation(
         **dict(measured),
         bytes=int(mib * 2**20),
-        file_bytes=int(mib * 2**20) + 1000,
+        file_bytes=int(1.25 * mib * 2**20),
         parameters={"float32": 1000, "float16": 500},
         seeds=[0, 1],
         noise_mse={1000: 4 * noise, 1: noise, 50: noise},
@@ -88,6 +88,7 @@ def allocation(policy: str, bits: float | None, predicted: float, tensors: bool 
     return Allocation(
         policy=policy,
         options={},
+        coding=None,
         recipe=Recipe(activations=None, reconstruct=None, correct=None, recover=None),
         tensors={"layers.1.block1.conv1.weight": tensor} if tensors else {},
         predicted_noise_mse={1: predicted, 100: 3 * predicted, 1000: 5 * predicted},

@@ -11,6 +11,7 @@ from pathlib import Path
 RECORD = Path("workflow/versions.yaml")
 HEAD = "# The versions that decide the numbers and bytes of outputs; `make versions` writes what is installed.\n"
 PACKAGES = (
+    "constriction",  # the code of coded files
     "diffusers",
     "efficientnet-lite-pytorch",  # its weights are known by their hash
     "einops",

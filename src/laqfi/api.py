@@ -14,10 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from laqfi.base import files
 from laqfi.base.errors import LaqfiError, first_line
 from laqfi.models.prediction import called
-from laqfi.quant.apply import as_file, store_all
+from laqfi.quant.apply import as_file, file_size, store_all
 from laqfi.quant.evidence import Evidence, Sizes
 from laqfi.quant.policies.budget import BEST, smallest, target_of
 from laqfi.quant.policies.every import bind, check
@@ -25,10 +24,12 @@ from laqfi.quant.rounding import Stored, check_size
 from laqfi.sensitivity import curvature
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.sensitivity.fisher import fisher_maps
+from laqfi.storage.described import VERSION, output_axes
 from laqfi.storage.kinds import CALLS
-from laqfi.storage.model_file import VERSION, check_version, layouts_of, output_axes
+from laqfi.storage.model_file import layouts_of
 from laqfi.storage.modules import load_stored
 from laqfi.storage.storable import bare_parameters, check_storable, norm_parameters
+from laqfi.storage.stored_file import read_stored, write_stored
 
 STEPS = 8  # timesteps that a model is measured at, where none are named
 
@@ -94,6 +95,7 @@ def quantize(
     *,
     policy: str | None = None,
     one_size: bool = False,
+    coding: str | None = None,
     sizes: Sizes | None = None,
     **options: Any,
 ) -> dict[str, Stored]:
@@ -103,8 +105,8 @@ def quantize(
     Without `policy`, the formats are those of 2 to 8 bits and float16 that change the predicted noise least at this
     size, rounded by GPTQ. `policy` and `options` are the keys of a params.yaml block, all of which may be given.
     Parameters outside of layers stay in float32. one_size: the model will only run on images of the size it was
-    measured at, so kernel positions that only met padding there are not stored. sizes: what a tensor takes where it
-    will be, if that is no file of `save`.
+    measured at, so kernel positions that only met padding there are not stored. coding: that of `save`, by which
+    policies with a target of the file meet it. sizes: what a tensor takes where it will be, if in no file of `save`.
 
     Raises LaqfiError, before anything is rounded, for a model that cannot be stored, for numbers that are not of this
     model, for an unknown policy, for one that goes by the groups of a model's family, which a network of one's own does
@@ -117,7 +119,7 @@ def quantize(
     except ValidationError as error:
         raise LaqfiError(first_line(error, policy)) from error
     check_options(tensors, options)
-    return store_all(tensors, decide(tensors))
+    return store_all(tensors, decide(tensors, file_size(tensors, metadata_of(coding))))
 
 
 def settled(target: str | Mapping | None, policy: str | None, options: Mapping) -> tuple[str, dict]:
@@ -215,9 +217,18 @@ def check_options(tensors: list[Evidence], options: Mapping) -> None:
             )
 
 
-def save(stored: Mapping[str, Stored], path: str | Path) -> None:
-    """One safetensors file with a checksum, the map of the formats in its header."""
-    files.write_tensors(Path(path), *as_file(stored, {"version": VERSION}))
+def save(stored: Mapping[str, Stored], path: str | Path, coding: str | None = None) -> None:
+    """One safetensors file with a checksum, its formats in the header; with the `coding` "ans" smaller, without loss.
+
+    Raises LaqfiError for another coding.
+    """
+    write_stored(Path(path), *as_file(stored, metadata_of(coding)))
+
+
+def metadata_of(coding: str | None) -> dict:
+    if coding not in (None, "ans"):
+        raise LaqfiError(f"coding: found {coding!r}, allowed is 'ans' or None")
+    return {"version": VERSION} if coding is None else {"version": VERSION, "coding": coding}
 
 
 def load(model: nn.Module, path: str | Path) -> None:
@@ -228,8 +239,7 @@ def load(model: nn.Module, path: str | Path) -> None:
     cannot be stored, or if the file is damaged or of another network.
     """
     check_storable(model)
-    tensors, metadata = files.read_tensors(path := Path(path))
-    check_version(metadata, path)
+    tensors, metadata = read_stored(path := Path(path), model)
     layouts = layouts_of(tensors, metadata, model, path)
     nominal = {module: like_first(module) for module in model.modules() if is_asked(module)}
     load_stored(model, layouts, tensors)

@@ -153,7 +153,7 @@ class StoredLayout(Record):
 class AllocatedTensor(Record):
     """How one tensor is stored, and why: `score` is what its policy compared with `threshold`.
 
-    `bits` are per weight, scales included; `squared_error` is the sum over its weights.
+    `bits` are per weight as it is in memory, scales included; `squared_error` is the sum over its weights.
     """
 
     format: str
@@ -166,7 +166,7 @@ class AllocatedTensor(Record):
 
 
 class BitsPerWeight(Record):
-    """Bits per weight of the integer tensors, scales included, and the fewest at the same predicted error."""
+    """Bits per weight of integer tensors in the file, scales included, and the fewest at the same predicted error."""
 
     bits: NotNegative
     bound: float
@@ -213,13 +213,14 @@ class Recipe(Record):
 class Allocation(Record):
     """The formats that a policy gave the tensors of a variant, and what the Fisher information predicts of them.
 
-    `recipe` is what was done beside it; of rounded inputs, corrected noise and recovery nothing is predicted: numbers
-    are of the tensors as they were rounded.
+    `coding` is that of the file, `recipe` what was done beside the policy; of rounded inputs, corrected noise and
+    recovery nothing is predicted: numbers are of the tensors as they were rounded.
     `predicted_noise_mse`: mean squared change of the predicted noise per pixel, by the last timestep of each bin.
     """
 
     policy: str
     options: dict[str, object]
+    coding: str | None
     recipe: Recipe
     tensors: dict[str, AllocatedTensor]
     predicted_noise_mse: Annotated[dict[Timestep, NotNegative], Field(min_length=1)]

@@ -78,7 +78,7 @@ def test_where_fisher_leads_and_where_it_does_not_is_told_by_size():
         8.0: {"random": worse, "none": against("Fisher", "same"), "magnitude": None},
     }
     assert findings.fisher_helps(rows).sentence == (
-        "At equal bytes Fisher's choice is nearer to FP32's images than every control at 8 and 10 × smaller;"
+        "At equal bytes in memory Fisher's choice is nearer to FP32's images than every control at 8 and 10 × smaller;"
         " 4 × smaller, magnitude is nearer than Fisher and squared error is as near as Fisher;"
         " by FID every control is worse at 10 × smaller;"
         " squared error is not worse at 4 and 8 × smaller; magnitude is not worse at 4 × smaller."

@@ -14,10 +14,10 @@ from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 import laqfi
 from diffusers_folder import small_unet
 from laqfi.api import Measured
-from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.storage.kinds import CALLS
 from laqfi.storage.modules import StoredLayer, restored
+from laqfi.storage.stored_file import read_stored
 
 
 class Wrapped(nn.Module):
@@ -146,7 +146,7 @@ def test_what_is_shared_is_stored_once_and_stays_shared(tmp_path):
     assert torch.equal(packed(X2), plain(X2))
     assert packed.again is packed.first is packed.unseen[0]
     assert packed.inner["other"].weight is packed.first.weight
-    names = {name.split(".weight")[0] for name in files.read_tensors(tmp_path / "own.safetensors")[0]}
+    names = {name.split(".weight")[0] for name in read_stored(tmp_path / "own.safetensors", plain)[0]}
     assert names == {"first", "first.bias", "inner.other.bias", "table"}
     again = pickle.loads(pickle.dumps(packed))
     assert again.inner["other"].weight is again.first.weight
@@ -252,7 +252,7 @@ def test_a_model_without_parameters_is_refused():
 def test_a_refused_file_leaves_the_model_as_it_is(tmp_path):
     reloaded(Wrapped(nn.Linear(3, 3)), tmp_path)
     model = Wrapped(nn.Linear(3, 4))
-    with pytest.raises(LaqfiError, match=r"layers\.0\.weight is \(3, 3\), allowed is \(4, 3\)"):
+    with pytest.raises(LaqfiError, match="is of another network"):
         laqfi.load(model, tmp_path / "own.safetensors")
     assert type(model.layers[0]) is nn.Linear
 

@@ -251,7 +251,7 @@ def test_rows_that_are_alike_stand_together_under_one_row_for_all():
     ]
     assert [block.summary is None for block in blocks] == [True, True, True, False]
     assert blocks[-1].summary["variant"] == "3 variants in float formats"
-    assert blocks[-1].summary["size"] == "2.125 MiB … 2.500 MiB"
+    assert blocks[-1].summary["in memory"] == "2.125 MiB … 2.500 MiB"
     assert shown.alike.rule in shown.words
     alone = page.Shown(shown.table, NONE_ALIKE)
     assert all(block.summary is None for block in alone.blocks)

@@ -18,15 +18,18 @@ from torch import nn
 import laqfi
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
+from laqfi.diffusion.params import Diffusion
+from laqfi.models.unet import UNet, Unet
 from laqfi.quant.apply import as_file, stored_size
 from laqfi.quant.rounding import Stored, store
 from laqfi.shell.program import main
 from laqfi.stages.export import export
+from laqfi.storage.described import VERSION, header, output_axes
 from laqfi.storage.exported import export_folder, frame_of_folder, sizes_in
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import VERSION, output_axes
 from laqfi.storage.sdnq import block_of, form_of, pack, quantization_config
+from laqfi.storage.stored_file import write_stored
 
 WIDTHS = range(1, 9)
 FLOATS = ("float8_e4m3fn", "bfloat16", "float16", "float32")
@@ -314,7 +317,7 @@ def model_file(path: Path, pipeline: str | None, scheduler: str = "DDPMScheduler
     described = {"family": "diffusers", "sha256": "0", "unet": unet | {"_class_name": "UNet2DModel"}}
     described |= {"scheduler": {"_class_name": scheduler, "beta_schedule": "linear"}, "pipeline": pipeline}
     tensors, metadata = as_file(stored_as(network(), [Format("int4")]), {"version": VERSION})
-    files.write_tensors(path, tensors, metadata | {"model": described, "diffusion": None, "image": [1, 8, 8]})
+    write_stored(path, tensors, metadata | {"model": described, "diffusion": None, "image": [1, 8, 8]})
     return path
 
 
@@ -339,10 +342,9 @@ def test_the_stage_refuses_what_has_no_form(tmp_path):
     euler = model_file(tmp_path / "a.safetensors", None, "EulerDiscreteScheduler")
     with pytest.raises(LaqfiError, match="a U-Net alone with EulerDiscreteScheduler is no pipeline of diffusers, all"):
         export(model=euler, out=tmp_path / "out")
-    tensors, metadata = files.read_tensors(euler)
-    ours = {"family": "unet", "base_channels": 4, "attention": [2, 6], "heads": 2, "dropout": 0.1}
-    ours = {"model": ours, "diffusion": {"timesteps": 10, "beta_start": 0.1, "beta_end": 0.2}}
-    files.write_tensors(tmp_path / "b.safetensors", tensors, metadata | ours)
+    settings = Unet(family="unet", base_channels=4, attention=[2], heads=2, dropout=0.1)
+    other = header(settings, Diffusion(timesteps=100, beta_start=0.001, beta_end=0.1), [1, 8, 8])
+    write_stored(tmp_path / "b.safetensors", UNet(settings, 1).state_dict(), other)
     with pytest.raises(LaqfiError, match="family is 'unet', exports are for models of the diffusers family"):
         export(model=tmp_path / "b.safetensors", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

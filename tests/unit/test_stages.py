@@ -46,8 +46,9 @@ from laqfi.stages.reference import reference
 from laqfi.stages.report import Inputs, Outputs, report
 from laqfi.stages.sample import sample
 from laqfi.stages.train import fingerprint, train
-from laqfi.storage.model_file import read_model
+from laqfi.storage.model_file import model_of, read_model, stored_bytes
 from laqfi.storage.modules import restored
+from laqfi.storage.stored_file import read_stored, write_stored
 from tiny import ROOT, tiny_params
 
 VERSIONS = {"numpy": np.__version__}
@@ -195,7 +196,7 @@ def test_a_second_run_writes_the_same_bytes(done, tmp_path):
 
 def test_the_stored_tensors_really_have_the_dtype_the_choices_say(done):
     for name in ("threshold", "ratio"):
-        tensors, _ = files.read_tensors(stored(done, name))
+        tensors, _ = read_stored(stored(done, name))
         choices = files.read_json(done.root / f"choices/{name}.json")["tensors"]
         assert {choice["format"] for choice in choices.values()} == {"float16", "float32"}
         for tensor_name, choice in choices.items():
@@ -233,7 +234,7 @@ def test_what_a_recipe_adds_is_in_the_file_and_samples(done, tmp_path, name):
         assert not torch.equal(network(x, t), plain(x, t))
     drawn = draw_images(network, alphas, tuple(metadata["image"]), done.profile.sample, 4, progress=False)
     assert drawn.shape == (2, 4, 1, 8, 8)
-    tables = {key for key in files.read_tensors(paths[0])[0] if key.startswith(("activation/", "correction/"))}
+    tables = {key for key in read_stored(paths[0])[0] if key.startswith(("activation/", "correction/"))}
     assert {key.split("/")[0] for key in tables} == {"activation"} | ({"correction"} if name == "tdq" else set())
 
 
@@ -272,11 +273,10 @@ def test_a_killed_walk_over_blocks_is_taken_up(done, tmp_path, monkeypatch):
 def test_tables_of_another_network_are_refused(done, tmp_path, change, message):
     path = tmp_path / "one/quantize/s.safetensors"
     quantize_variant(done, with_recipe("static"), path, path.parent / "choices.json")
-    tensors, header = files.read_tensors(path)
+    tensors, header = read_stored(path)
     change(tensors, header)
-    files.write_tensors(path, tensors, header)
     with pytest.raises(LaqfiError, match=message) as caught:
-        read_model(path, torch.device("cpu"))
+        model_of(tensors, header, path, torch.device("cpu"))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -309,11 +309,42 @@ def test_what_is_stored_learns_from_fp32_in_the_same_bytes(done, tmp_path, capsy
     assert "before" in capsys.readouterr().out
     assert path.stat().st_size == begun.stat().st_size
     assert not list(tmp_path.glob("resume/*"))
-    (before, header), (after, told) = files.read_tensors(begun), files.read_tensors(path)
+    (before, header), (after, told) = read_stored(begun), read_stored(path)
     assert told == header
     assert {k: (t.dtype, t.shape) for k, t in before.items()} == {k: (t.dtype, t.shape) for k, t in after.items()}
     assert {k.rpartition(".")[2] for k in before if not torch.equal(before[k], after[k])} >= {"bias", "scale", "packed"}
     assert change_of(path, done.model) < 0.5 * change_of(begun, done.model)
+
+
+@pytest.mark.parametrize("bits", ["int2", "int4"])
+def test_a_coded_file_that_learns_is_no_larger_than_it_was(done, tmp_path, bits):
+    begun, path = tmp_path / "quantize/coded.safetensors", tmp_path / "recover/coded.safetensors"
+    quantize_variant(done, Variant(policy="bits", format=bits, coding="ans"), begun, tmp_path / "choices.json")
+    recovered(done, begun, path, iterations=60, lr=1e-4, code_lr=0.1)
+    assert 0.9 * begun.stat().st_size < path.stat().st_size <= begun.stat().st_size
+    (before, header), (after, told) = read_stored(begun), read_stored(path)
+    assert told == header
+    assert header["coding"] == "ans"
+    assert {k.rpartition(".")[2] for k in before if not torch.equal(before[k], after[k])} >= {"bias", "scale", "packed"}
+    assert change_of(path, done.model) < 0.7 * change_of(begun, done.model)
+
+
+def test_one_step_for_all_is_a_variant_of_its_own_file_size(done, tmp_path):
+    """Its file is as asked, and what stands beside it counts what is in the file."""
+    out, choices = tmp_path / "quantize/rate.safetensors", tmp_path / "choices.json"
+    target = {"ratio": 9.0, "of": "file"}
+    quantize_variant(done, Variant(policy="rate", target=target, coding="ans"), out, choices)
+    tensors, metadata = read_stored(out)
+    parameters = sum(t.numel() for t in read_stored(done.model)[0].values())
+    assert 0.98 * 4 / 9 * parameters < out.stat().st_size <= 4 / 9 * parameters
+    found = records.read(choices, records.Allocation)
+    assert found.coding == "ans"
+    kinds = {name: one["name"] for name, one in metadata["formats"].items()}
+    assert {name: one.format for name, one in found.tensors.items() if name in kinds} == kinds
+    assert found.bits_per_weight.bits > found.bits_per_weight.bound
+    assert stored_bytes(tensors, metadata)[0] > out.stat().st_size
+    network, _, _ = read_model(out, torch.device("cpu"))
+    assert network(torch.randn(1, 1, 8, 8), torch.tensor([5])).isfinite().all()
 
 
 def test_a_recovery_that_makes_it_worse_leaves_it_as_it_was(done, tmp_path):
@@ -345,7 +376,7 @@ def test_weights_learn_behind_rounded_inputs_and_the_correction_is_measured_anew
     begun, path = tmp_path / "quantize/tdq.safetensors", tmp_path / "recover/tdq.safetensors"
     quantize_variant(done, with_recipe("tdq"), begun, tmp_path / "choices.json")
     recovered(done, begun, path, iterations=60, lr=1e-5)
-    (before, header), (after, told) = files.read_tensors(begun), files.read_tensors(path)
+    (before, header), (after, told) = read_stored(begun), read_stored(path)
     assert told == header
     for name in before:
         if name.startswith("activation/"):
@@ -435,12 +466,12 @@ def test_scores_are_the_table_normalised_by_its_largest(done):
 
 def test_the_stored_quantized_file_is_what_samples(done, tmp_path):
     """Break one stored tensor and the images change."""
-    tensors, metadata = files.read_tensors(stored(done, "threshold"))
+    tensors, metadata = read_stored(stored(done, "threshold"))
     name = "layers.4.block1.conv1.weight"
     assert tensors[name].dtype == torch.float16
     tensors[name] = tensors[name].flip(0)
     broken = tmp_path / "broken.safetensors"
-    files.write_tensors(broken, tensors, metadata)
+    write_stored(broken, tensors, metadata)
     draw(done.profile.sample, "threshold", broken, tmp_path / "broken.npz", tmp_path / "broken.png")
     before = files.read_array(done.root / "sample/threshold.npz", "images")
     assert not np.array_equal(before, files.read_array(tmp_path / "broken.npz", "images"))
@@ -463,8 +494,8 @@ def test_ancestral_sampling_draws_other_images_from_the_same_start(done, tmp_pat
 
 
 def test_fp32_is_the_trained_model_and_identical_to_itself(done):
-    trained, _ = files.read_tensors(done.model)
-    kept, _ = files.read_tensors(stored(done, "fp32"))
+    trained, _ = read_stored(done.model)
+    kept, _ = read_stored(stored(done, "fp32"))
     assert trained.keys() == kept.keys()
     assert all(torch.equal(trained[name], kept[name]) for name in trained)
     found = records.read(done.root / "evaluate/fp32.json", records.Evaluation)
@@ -477,7 +508,7 @@ def test_fp32_is_the_trained_model_and_identical_to_itself(done):
 def test_a_quantized_variant_is_smaller_and_close(done):
     found = records.read(done.root / "evaluate/ratio.json", records.Evaluation)
     base = records.read(done.root / "evaluate/fp32.json", records.Evaluation)
-    tensors, _ = files.read_tensors(stored(done, "ratio"))
+    tensors, _ = read_stored(stored(done, "ratio"))
     assert found.bytes == sum(t.numel() * t.element_size() for t in tensors.values())
     assert found.file_bytes == stored(done, "ratio").stat().st_size
     assert sum(found.parameters.values()) == sum(t.numel() for t in tensors.values())
@@ -566,14 +597,14 @@ def test_the_report_says_of_a_control_what_fp32_drew_of_the_same_noise_says(done
 def test_evaluating_takes_the_features_of_its_own_images_alone(done, tmp_path, monkeypatch):
     """Those of FP32's are taken when FP32 itself is evaluated; and the model file is read once."""
     seen, read = [], []
-    load, tensors = features.load, files.read_tensors
+    load, opened = features.load, files.opened
 
     def counting(path, device):
         first, second = load(path, device)
         return [lambda images: seen.append(len(images)) or first(images), second]
 
     monkeypatch.setattr(features, "load", counting)
-    monkeypatch.setattr(files, "read_tensors", lambda path: read.append(path) or tensors(path))
+    monkeypatch.setattr(files, "opened", lambda path: read.append(path) or opened(path))
     evaluate_variant(done, "ratio", tmp_path / "ratio.json")
     assert seen == [100, 100]
     assert sorted(read) == sorted([stored(done, "ratio"), stored(done, "fp32"), done.network])
@@ -698,10 +729,13 @@ def test_a_table_without_the_timestep_is_refused(done, tmp_path):
 
 def test_all_variants_of_a_model_of_zeros_without_fisher_information_are_zeros(done, tmp_path):
     other = SimpleNamespace(**vars(done))
-    for name in ("model", "fisher"):
-        tensors, metadata = files.read_tensors(getattr(done, name))
+    for name, read, write in (
+        ("model", read_stored, write_stored),
+        ("fisher", files.read_tensors, files.write_tensors),
+    ):
+        tensors, metadata = read(getattr(done, name))
         setattr(other, name, tmp_path / name)
-        files.write_tensors(tmp_path / name, {key: torch.zeros_like(t) for key, t in tensors.items()}, metadata)
+        write(tmp_path / name, {key: torch.zeros_like(t) for key, t in tensors.items()}, metadata)
     table = files.read_json(done.table)
     for kind in ("empirical", "gauss_newton"):
         for rows in table[kind]["tensors"].values():

@@ -69,7 +69,7 @@ def test_metrics_hold_every_number_of_a_variant():
         | kid
         | {
             "bytes": 2 * 2**20,
-            "file_bytes": 2 * 2**20 + 1000,
+            "file_bytes": 2.5 * 2**20,
             "reduction_percent": 50.0,
             "noise_mse": 2e-6,
             "median_psnr": psnr,
@@ -199,8 +199,8 @@ def test_variants_are_one_readable_row_each():
     assert [row["variant"] for row in rows] == ["fp32", "uniform", "ratio_25"]
     assert rows[1] == {
         "variant": "uniform",
-        "size": "2.000 MiB",
-        "smaller by": "50.0 % (2.0 ×)",
+        "file": "2.500 MiB (2.0 ×)",
+        "in memory": "2.000 MiB (2.0 ×)",
         "size band": "beyond 50 %",
         "FID [95 % CI]": "20.77 [17.42, 24.11]",
         "FID − FP32 [95 % CI]": "+0.765 [+0.461, +1.070]",
@@ -255,7 +255,8 @@ def test_what_is_drawn_again_is_a_row_for_each_variant_that_does():
     assert second == {
         "drawn": "large",
         "variant": "ratio_25",
-        "smaller by": "37.5 % (1.6 ×)",
+        "file": "3.125 MiB (1.6 ×)",
+        "in memory": "2.500 MiB (1.6 ×)",
         "images per seed": "4,000",
         "real-vs-real FID": "0.75",
         "FID [95 % CI]": "10.50 [4.42, 16.58]",
@@ -275,14 +276,14 @@ def test_float_variants_are_rows_beside_the_uniform_one():
     assert tables.uniform_table(FLOAT_EVALUATIONS, FLOATS).rows == [
         {
             "variant": "high",
-            "size, of the control's": "1.50 ×",
+            "size in memory, of the control's": "1.50 ×",
             "FID − FID of half [95 % CI]": "+1.000 [+0.696, +1.304]",
             "all": "[+0.696, +1.304]",
             "verdict": "worse than half",
         },
         {
             "variant": "same",
-            "size, of the control's": "1.25 ×",
+            "size in memory, of the control's": "1.25 ×",
             "FID − FID of half [95 % CI]": "+0.000 [+0.000, +0.000]",
             "all": "[+0.000, +0.000]",
             "verdict": "identical to half",
@@ -295,18 +296,18 @@ def test_controls_are_one_row_per_size_and_one_column_per_importance():
     near, far = "48.1 dB [48.1, 48.1]", "34.2 dB [34.2, 34.2]"
     assert tables.control_table(CONTROLS).rows == [
         {
-            "smaller by": "8 ×",
+            "smaller in memory by": "8 ×",
             "fisher": f"{near}, +0.75",
             "squared error": f"{far}, -0.50",
             "same bits for all": "does not fit",
         },
         {
-            "smaller by": "12.5 ×",
+            "smaller in memory by": "12.5 ×",
             "fisher": f"{far}, -0.50",
             "squared error": "identical, +0.00",
             "same bits for all": f"{near}, +0.75",
         },
-        {"smaller by": "64 ×", "fisher": "does not fit", "squared error": f"{near}, +0.75"},
+        {"smaller in memory by": "64 ×", "fisher": "does not fit", "squared error": f"{near}, +0.75"},
     ]
 
 
@@ -323,7 +324,7 @@ def test_what_was_drawn_with_coarse_products_is_marked_and_explained():
 def test_every_size_that_fisher_can_meet_is_a_row_with_a_word_for_each_control():
     rows = tables.fisher_table(CONTROLS).rows
     wide = controls_against_fisher(CONTROLS)
-    assert [(row["smaller by"], row["mean bits"]) for row in rows] == [("8 ×", "4.0"), ("12.5 ×", "2.6")]
+    assert [(row["smaller in memory by"], row["mean bits"]) for row in rows] == [("8 ×", "4.0"), ("12.5 ×", "2.6")]
     columns = {"squared error": ("none", "better", "worse"), "same bits for all": ("uniform", "", "worse")}
     for title, (name, *words) in columns.items():
         for row, found, word in zip(rows, wide.values(), words, strict=True):

@@ -24,6 +24,14 @@ SEAL = b'{"__metadata__":{"laqfi":"'
 DIGEST = slice(8 + len(SEAL), 8 + len(SEAL) + 64)
 
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # by the tensor's name
+DTYPES = {  # by the names that they have in a safetensors file
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
 
 
 @contextmanager
@@ -78,13 +86,18 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     It goes into one header entry, because safetensors writes several in random order. Before it stands the SHA-256 of
     the file without it: safetensors itself has no checksum, and a damaged weight looks like any other.
     """
-    header = {"laqfi": "0" * 64 + json.dumps(metadata or {}, sort_keys=True, allow_nan=False)}
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    whole = memoryview(save(plain, header))
+    whole = memoryview(unsealed(tensors, metadata or {}))
     before, after = whole[: DIGEST.start], whole[DIGEST.stop :]
     digest = hashlib.sha256(before)
     digest.update(after)
     write_bytes(path, before, digest.hexdigest().encode(), after)
+
+
+def unsealed(tensors: Mapping[str, torch.Tensor], metadata: Mapping) -> bytes:
+    """The file of `write_tensors`, with zeros for its SHA-256."""
+    told = json.dumps(metadata, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(plain, {"laqfi": "0" * 64 + told})
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:

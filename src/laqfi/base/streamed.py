@@ -13,8 +13,7 @@ from torch import Tensor
 
 from laqfi.base import files
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+NAMES = {dtype: name for name, dtype in files.DTYPES.items()}
 ALIGNED = 8  # bytes of the header are a multiple of it, as the format asks
 
 
@@ -58,7 +57,7 @@ def open_tensors(path: Path) -> tuple[files.Shapes, Callable[[str], Tensor]]:
     files.check_seal(path)
     with files.opened(path) as (file, _):
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
-        shapes = {name: (DTYPES[one.get_dtype()], tuple(one.get_shape())) for name, one in slices.items()}
+        shapes = {name: (files.DTYPES[one.get_dtype()], tuple(one.get_shape())) for name, one in slices.items()}
 
     def read(name: str) -> Tensor:
         with files.opened(path) as (file, _):

@@ -218,7 +218,8 @@ class Params(Block):
         if "fp32" not in self.variants or self.variants["fp32"].policy != "fp32":
             raise ValueError("variants must hold fp32 with policy fp32: everything is compared with it")
         fp32 = self.variants["fp32"]
-        if given := fp32.given().keys() | ({"recover"} if fp32.recover else set()):
+        beside = {key for key in ("coding", "recover") if getattr(fp32, key)}
+        if given := fp32.given().keys() | beside:
             raise ValueError(f"variants.fp32 holds {min(given)}, allowed is policy fp32 alone")
         return self
 
@@ -332,8 +333,14 @@ def complete(variant: Listed, place: str, path: Path, models: list[list[str]]) -
         raise LaqfiError(f"{path}: {first_line(error, place)}") from error
     except LaqfiError as error:
         raise LaqfiError(f"{path}: {place}.policy: {error}") from error
-    kept = {"policy": variant.policy, "profiles": variant.profiles, "recover": variant.recover} | variant.recipe
-    return Listed(**kept, **checked[0].model_dump())
+    options = checked[0].model_dump()
+    if variant.given() and (options.get("target") or {}).get("of") == "file":
+        raise LaqfiError(
+            f"{path}: {place}.target.of: found 'file', allowed with {min(variant.given())}, which is fitted after the"
+            " choice and stored too, is 'resident'"
+        )
+    kept = {key: getattr(variant, key) for key in ("policy", "coding", "profiles", "recover")} | variant.recipe
+    return Listed(**kept, **options)
 
 
 def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
@@ -353,6 +360,7 @@ def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
 def without_the_undone(variant: Listed) -> dict:
     """As JSON, without the keys of a recipe that say nothing, and without what the stage `quantize` does not read."""
     undone = {"profiles", "recover"} | variant.recipe.keys() - variant.given().keys()
+    undone |= {"coding"} - variant.coded.keys()
     return {key: value for key, value in as_json(variant).items() if key not in undone}
 
 

@@ -1,5 +1,7 @@
 """A whole model in the formats that a policy chose."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 from tqdm import tqdm
 
@@ -8,6 +10,7 @@ from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
 from laqfi.quant.rounding import Stored
 from laqfi.storage.formats import Format
+from laqfi.storage.stored_file import stored_file
 
 UNCHANGED = Choice(Format("float32"))
 
@@ -24,7 +27,7 @@ def store_all(tensors: list[Evidence], choices: Choices) -> dict[str, Stored]:
     found = {}
     for t in tqdm(tensors, "rounding", unit="tensor", disable=None):  # on a terminal alone
         one = choices.get(t.name, UNCHANGED)
-        found[t.name] = t.stored(one.format, one.search, one.rounding)
+        found[t.name] = t.stored(one.format, one.search, one.rounding, one.step)
     return found
 
 
@@ -33,14 +36,23 @@ def store_for_all(tensors: list[Evidence], several: list[Choices]) -> None:
     for t in tensors:
         wanted = {choices.get(t.name, UNCHANGED) for choices in several}
         for one in sorted(wanted, key=lambda one: one.format.name):
-            t.stored(one.format, one.search, one.rounding)
+            t.stored(one.format, one.search, one.rounding, one.step)
 
 
 def as_file(stored: dict[str, Stored], metadata: dict) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and metadata of the model file, for `files.write_tensors` and `model_file.model_of`."""
+    """Tensors and metadata of the model file, for `write_stored` and `model_file.model_of`."""
     tensors = {f"{name}{part}": tensor for name, one in stored.items() for part, tensor in one.parts.items()}
     formats = {name: one.layout.to_json() for name, one in stored.items() if not one.layout.format.is_float}
     return tensors, metadata | ({"formats": formats} if formats else {})
+
+
+def file_size(tensors: list[Evidence], metadata: dict) -> Callable[[Choices], int]:
+    """What the model file takes in bytes, header and all, with the tensors as chosen."""
+
+    def size(choices: Choices) -> int:
+        return len(stored_file(*as_file(store_all(tensors, choices), metadata)))
+
+    return size
 
 
 def stored_size(stored: dict[str, Stored]) -> int:

@@ -80,14 +80,18 @@ class Evidence:
         live = self.fisher.flatten(2).sum((0, 1)).nonzero().flatten().tolist()
         return tuple(live) if 0 < len(live) < self.weight[0, 0].numel() else None
 
-    def stored(self, format: Format, search: Search = "mse", rounding: str = "nearest") -> Stored:
-        """The tensor in a format, rounded; kept, because several budgets need the same.
+    def stored(
+        self, format: Format, search: Search = "mse", rounding: str = "nearest", step: float | None = None
+    ) -> Stored:
+        """The tensor in a format, rounded; kept, because several budgets need the same, but of open grids the last.
 
         Tensors other than matrices have no curvature and are rounded to nearest. Raises LaqfiError, with the tensor's
         name, for weights that cannot be stored so.
         """
-        key = (format, search, rounding if self.is_compensated(format) else "nearest")
+        key = (format, search, rounding if self.is_compensated(format) else "nearest", step)
         if key not in self.kept:
+            for other in [one for one in self.kept if step is not None and one[-1] is not None]:
+                del self.kept[other]
             self.kept[key] = self.store(*key)
         return self.kept[key]
 
@@ -103,9 +107,9 @@ class Evidence:
             self.costs[key] = float((self.fisher * squares).sum()), float(squares.sum())
         return self.costs[key]
 
-    def store(self, format: Format, search: Search, rounding: str) -> Stored:
+    def store(self, format: Format, search: Search, rounding: str, step: float | None = None) -> Stored:
         compensation = None if rounding == "nearest" or self.compensation is None else self.compensation()
         try:
-            return store(self.weight, self.layout(format), search, self.fisher, rounding, compensation)
+            return store(self.weight, self.layout(format), search, self.fisher, rounding, compensation, step)
         except LaqfiError as error:
             raise LaqfiError(f"{self.name} {error}") from error

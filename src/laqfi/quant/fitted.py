@@ -21,8 +21,9 @@ from laqfi.quant.resume import Resume
 from laqfi.quant.rounding import Stored
 from laqfi.quant.steps import learned_steps
 from laqfi.storage.activations import Inputs, RoundedInputs
+from laqfi.storage.described import settings_of
 from laqfi.storage.formats import WHOLE_CHANNEL
-from laqfi.storage.model_file import model_of, settings_of
+from laqfi.storage.model_file import model_of
 
 File = tuple[dict[str, Tensor], dict]  # tensors and metadata of a model file
 

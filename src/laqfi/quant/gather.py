@@ -19,7 +19,8 @@ from laqfi.sampling.params import Sampler
 from laqfi.sampling.samplers import error_gains
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.sensitivity.fisher import bin_of, bin_shares
-from laqfi.storage.model_file import alphas_cumprod_of, described, layouts_of, output_axes
+from laqfi.storage.described import alphas_cumprod_of, described, output_axes
+from laqfi.storage.model_file import layouts_of
 
 WEIGHTINGS = ("last", "uniform", "sampler")
 

@@ -61,6 +61,17 @@ class LearnedTensor(nn.Module):
     def scale(self) -> Tensor:
         return self.grid.scale if self.logs is None else as_stored(self.grid.scale * self.logs.exp(), torch.float16)
 
+    def size(self) -> Tensor:
+        """Σ log2(1 + |code|) of codes that learn, from the middle of their format: about how their bits grow."""
+        return (self.places - self.layout.format.levels / 2).abs().add(1).log2().sum()
+
+    @torch.no_grad()
+    def without_growth(self, until: float) -> Tensor:
+        """What `places` would be, had no code that grew moved so little as `until`, in units of codes."""
+        middle, begun = self.layout.format.levels / 2, self.grid.codes
+        grew = (self.places.round() - middle).abs() > (begun - middle).abs()
+        return begun.where(grew & ((self.places - begun).abs() < until), self.places)
+
     @torch.no_grad()
     def keep_in_range(self) -> None:
         """What learning moved beyond the grid, or beyond what its format holds, back to the end of it."""

@@ -15,10 +15,19 @@ class Quantize(Block):
 
 
 class Variant(Recipe):
-    """A quantization policy with its options, which the policy itself declares, and what is done beside it."""
+    """A quantization policy with its options, which the policy itself declares, and what is done beside it.
+
+    `coding`: how the file is coded, without loss.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     policy: str
+    coding: Literal["ans"] | None = None
+
+    @property
+    def coded(self) -> dict:
+        """What the metadata of the model file say of it."""
+        return {} if self.coding is None else {"coding": self.coding}
 
     @property
     def recipe(self) -> dict:

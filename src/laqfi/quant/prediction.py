@@ -13,9 +13,14 @@ def predicted_change(delta: Tensor, fisher: Tensor) -> float:
 
 
 def bits_over_bound(
-    layouts: dict[str, Layout], weights: dict[str, Tensor], changes: dict[str, float], fisher: dict[str, Tensor]
+    layouts: dict[str, Layout],
+    weights: dict[str, Tensor],
+    changes: dict[str, float],
+    fisher: dict[str, Tensor],
+    spent: int,
 ) -> dict[str, float] | None:
-    """Mean bits per weight of the integer tensors, scales included, and the fewest that reverse water-filling allows.
+    """Mean bits per weight of the integer tensors, which take `spent` bytes, and the fewest that reverse water-filling
+    allows.
 
     Both at the error predicted for these tensors, `changes` by name; a channel's weights count as Gaussian with the
     channel's variance. None if no tensor is stored in integers, or if they are stored without an error, for which there
@@ -29,10 +34,9 @@ def bits_over_bound(
         weight, importance = layout.matrix(weights[name]), layout.matrix(fisher[name].float())
         variances.append((weight.square().mean(1) * importance.mean(1)).double().cpu().numpy())
         counts.append(np.full(layout.rows, layout.columns))
-    spent = 8 * sum(layout.bytes() for layout in integers.values())
     distortion = sum(changes[name] for name in integers)
     bound = water_filling_bits(np.concatenate(variances), np.concatenate(counts), distortion)
-    return {"bits": spent / float(np.concatenate(counts).sum()), "bound": bound} if np.isfinite(bound) else None
+    return {"bits": 8 * spent / float(np.concatenate(counts).sum()), "bound": bound} if np.isfinite(bound) else None
 
 
 def water_filling_bits(variances: np.ndarray, counts: np.ndarray, distortion: float) -> float:

@@ -8,20 +8,28 @@ from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.calibration import CalibrationSet
 from laqfi.quant.fitted import File, network_of
+from laqfi.quant.fitting import finest
+from laqfi.quant.knapsack import BudgetTooSmallError
 from laqfi.quant.learned import LearnedTensor
 from laqfi.quant.ptqd import measured_correction
 from laqfi.quant.recipe import Recover
 from laqfi.quant.recovery import Recovery, draws, recover
 from laqfi.storage.activations import RoundedInput, straight_through
+from laqfi.storage.described import alphas_cumprod_of
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import alphas_cumprod_of, model_of, unwrapped, with_tables
+from laqfi.storage.model_file import model_of, unwrapped, with_tables
 from laqfi.storage.modules import StoredTensor
+from laqfi.storage.stored_file import stored_file
+
+TRIES, FARTHEST = 64, 256  # how finely it is tried by how far codes moved, and up to where, in units of codes
 
 
 def recovered(
     settings: Recover, file: File, base: File, images: Tensor, found: CalibrationSet, path: Path, resume: Path
 ) -> tuple[File, tuple[float, float]]:
     """The file with what learning ended in, or as it was where that is no better; the errors before and after.
+
+    It is no larger than it was: of a coded file, codes that grew go back, those that moved least first, until it fits.
 
     `base` is FP32's file, `images` [N, C, H, W] are those of training. Rounded inputs keep their ranges, and weights
     learn behind them; what corrects the noise is measured anew, of the network that it is to correct. `path` names the
@@ -32,15 +40,42 @@ def recovered(
     teacher = network_of(*base, path)
     tried = draws(settings, images, alphas_cumprod_of(metadata).float(), found)
     recovery = Recovery(student, teacher, learned, tried, settings)
-    before, after = recover(recovery, resume)
+    before, after = recover(recovery, resume, coded="coding" in metadata)
+    if "coding" in metadata:
+        after = recovery.tried_error() if fit(file, learned) else before
     if after < before:
-        parts = {f"{name}{part}": one for name, whole in learned.items() for part, one in whole.parts().items()}
-        tensors = tensors | {name: one.cpu() for name, one in parts.items()}
+        tensors = tensors | parts_of(learned)
     if "correction" in metadata:
         plain = {name: one for name, one in tensors.items() if not name.startswith("correction/")}
         quantized = model_of(plain, uncorrected(metadata), path, default_device())[0]
         tensors = tensors | measured_correction(quantized, teacher, found)[1]
     return (tensors, metadata), (before, min(before, after))
+
+
+def parts_of(learned: dict[str, LearnedTensor]) -> dict[str, Tensor]:
+    return {f"{name}{part}": one.cpu() for name, whole in learned.items() for part, one in whole.parts().items()}
+
+
+def fit(file: File, learned: dict[str, LearnedTensor]) -> bool:
+    """Take back growth of codes until the coded file is no larger than `file`; whether that could be."""
+    tensors, metadata = file
+    codes = {name: one for name, one in learned.items() if one.places is not None}
+    ended = {name: one.places.detach().clone() for name, one in codes.items()}
+
+    def put(until: float) -> None:
+        for name, one in codes.items():
+            one.places.data.copy_(ended[name])
+            one.places.data.copy_(one.without_growth(until))
+
+    def size(place: int) -> int:
+        put(place / TRIES)
+        return len(stored_file(tensors | parts_of(learned), metadata))
+
+    try:
+        put(finest(size, len(stored_file(tensors, metadata)), 0, 1.0, (0, FARTHEST * TRIES)) / TRIES)
+    except BudgetTooSmallError:
+        return False
+    return True
 
 
 def learning_network(file: File, settings: Recover, path: Path) -> tuple[nn.Module, dict[str, LearnedTensor]]:

@@ -1,13 +1,16 @@
 """Rounding: from a weight to what is stored of it."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from laqfi.base.errors import LaqfiError
 from laqfi.base.registry import Registry
 from laqfi.quant.gptq import gptq_codes
-from laqfi.quant.grid import Search, fit_grid
+from laqfi.quant.grid import Search, fit_grid, round_to_grid
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.storage.formats import FLOATS
 from laqfi.storage.layout import Codes, Layout
@@ -68,8 +71,9 @@ def store(
     importance: Tensor | None = None,
     rounding: str = "nearest",
     compensation: Compensation | None = None,
+    step: float | None = None,
 ) -> Stored:
-    """`weight` as it is stored in `layout`.
+    """`weight` as it is stored in `layout`, or with a `step`, that of importance 1, on an open grid.
 
     `importance` (of the weight's shape) is what the search "fisher" weighs errors by; `compensation`, of the columns of
     the whole weight, is for rounding methods that compensate. Raises LaqfiError for weights that are not finite, before
@@ -81,8 +85,10 @@ def store(
         raise LaqfiError("holds values that are not finite")
     if layout.format.is_float:
         parts = float_parts(weight, layout)
-    elif search == "fisher" and importance is None:
-        raise LaqfiError("has no Fisher information, which the search fisher works by")
+    elif importance is None and (search == "fisher" or step is not None):
+        raise LaqfiError("has no Fisher information, which the search fisher and open grids work by")
+    elif step is not None:
+        layout, parts = open_parts(weight.float(), layout, step, importance, ROUNDINGS.find(rounding), compensation)
     else:
         groups = layout.grouped(layout.matrix(weight.float()))
         weights = None if importance is None else layout.grouped(layout.matrix(importance.float()))
@@ -92,6 +98,49 @@ def store(
             raise LaqfiError(f"does not fit scales in float16; largest |w| is {weight.abs().max().item():g}")
         parts = layout.parts(codes)
     return Stored(layout, parts, weight)
+
+
+def open_parts(
+    weight: Tensor,
+    layout: Layout,
+    step: float,
+    importance: Tensor,
+    rounding: Callable,
+    compensation: Compensation | None,
+) -> tuple[Layout, dict[str, Tensor]]:
+    """The weight on symmetric grids without ends, in the fewest bits that hold its codes; `layout` has the widest.
+
+    Raises LaqfiError for steps beyond float16.
+    """
+    middle = layout.format.levels // 2
+    groups = layout.grouped(layout.matrix(weight))
+    scales = open_scales(groups, step, layout.grouped(layout.matrix(importance)), middle)
+    grid = round_to_grid(groups, scales, torch.full_like(scales, middle), layout.format.levels)
+    codes = rounding(weight, layout, grid, compensation).codes - middle
+    low, high = int(codes.min()), int(codes.max())
+    bits = next(bits for bits in range(2, layout.format.bits + 1) if -(1 << bits - 1) <= low and high < 1 << bits - 1)
+    narrow = replace(layout, format=replace(layout.format, name=f"int{bits}"))
+    return narrow, narrow.parts(Codes(codes + (1 << bits - 1), scales, 1 << bits - 1))
+
+
+def open_scales(groups: Tensor, step: float, importance: Tensor, middle: int) -> Tensor:
+    """Steps of weights [groups, n] as they are stored: float32 [groups, 1], all of one sign.
+
+    That of a group is `step` / √(mean importance), to the nearest half of a power of two times that of the whole
+    tensor: two mantissas serve all groups. It is no smaller than keeps all weights within `middle` codes, and no larger
+    than makes zeros of all, as where nothing is important. Raises LaqfiError where float16 holds no such step.
+    """
+    means, most = importance.double().mean(1, keepdim=True), 2 * groups.abs().max().item() or 1.0
+    whole = means.mean().item()
+    base = min(step / math.sqrt(whole), most) if whole else most
+    least = (groups.abs().amax(1, keepdim=True).double() / (middle - 1) / base).clamp(min=1e-30)
+    beside = whole / means.clamp(min=1e-30) if whole else torch.ones_like(means)
+    places = beside.log2().round().clamp(max=math.floor(2 * math.log2(most / base)))
+    places = places.maximum((2 * least.log2()).ceil())
+    scales = (base * 2 ** (places / 2)).float().half().float()
+    if not (scales > 0).all() or not scales.isfinite().all():
+        raise LaqfiError(f"does not fit steps in float16; the step is {base:g}, largest |w| is {most / 2:g}")
+    return scales
 
 
 def float_parts(weight: Tensor, layout: Layout) -> dict[str, Tensor]:

@@ -21,8 +21,9 @@ def bound_table(allocations: Mapping[str, Allocation]) -> Table:
         if (found := one.bound)
     ]
     rule = (
-        "Of the tensors stored as integers, scales included. The bound: reverse water-filling (Cover and Thomas,"
-        " theorem 10.3.3) at the same predicted error, the weights of a channel taken for independent and Gaussian."
+        "Of the tensors stored as integers, in the file: coded where it is, scales included. The bound: reverse"
+        " water-filling (Cover and Thomas, theorem 10.3.3) at the same predicted error, the weights of a channel taken"
+        " for independent and Gaussian."
     )
     return Table("Bits per weight, and the fewest at the same predicted error", rows, rule)
 

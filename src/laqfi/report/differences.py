@@ -92,10 +92,14 @@ def judged_beside(measured: Mapping[Name, tuple[Quality, Quality]]) -> dict[Name
 
 @dataclass(frozen=True)
 class JudgedVariant:
-    """What was measured of a variant; `reduction` is the share of FP32's bytes that it saves."""
+    """What was measured of a variant; `reduction` is the share of FP32's file that its own saves.
+
+    `in_memory`: how many times fewer bytes its tensors are than FP32's, as they are kept while it runs.
+    """
 
     measured: Evaluation
     reduction: float
+    in_memory: float
     size_band: str
     images: Judged
     headlines: dict[str, Judged]
@@ -117,16 +121,19 @@ def against_fp32(evaluations: dict[str, Evaluation]) -> dict[str, JudgedVariant]
     }
 
     def beside(name: str, one: Evaluation) -> JudgedVariant:
-        reduction = 1 - one.bytes / base.bytes
+        reduction = 1 - one.file_bytes / base.file_bytes
         headlines = {headline: rows[name] for headline, rows in again.items() if name in rows}
-        return JudgedVariant(one, reduction, size_band(reduction), images[name], headlines)
+        return JudgedVariant(one, reduction, base.bytes / one.bytes, size_band(reduction), images[name], headlines)
 
     return {name: beside(name, one) for name, one in evaluations.items()}
 
 
 @dataclass(frozen=True)
 class JudgedControl:
-    """A size limit (times smaller than FP32) met by one idea of importance; None where no choice of formats fits it."""
+    """A size limit in memory (times smaller than FP32) met by one idea of importance.
+
+    None where no choice of formats fits it.
+    """
 
     ratio: float
     importance: str

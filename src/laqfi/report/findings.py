@@ -102,7 +102,9 @@ def fisher_helps(rows: dict[float, dict[str, AgainstFisher | None]]) -> Finding 
         return None
     nearer = [size for size, row in fitting.items() if all(one.nearer == "Fisher" for one in row.values())]
     worse = [size for size, row in fitting.items() if all(one.verdict.startswith("worse") for one in row.values())]
-    parts = [f"at equal bytes Fisher's choice is nearer to FP32's images than every control {at(nearer, fitting)}"]
+    parts = [
+        f"at equal bytes in memory Fisher's choice is nearer to FP32's images than every control {at(nearer, fitting)}"
+    ]
     parts += [f"{size:g} × smaller, {exceptions(row)}" for size, row in fitting.items() if size not in nearer]
     parts += [
         f"by FID every control is worse {at(worse, fitting)}" if worse else "by FID no size has only worse controls"

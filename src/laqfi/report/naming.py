@@ -41,7 +41,8 @@ def not_default(allocation: Allocation) -> dict[str, object]:
     known = allocation.policy in POLICIES
     fields = POLICIES.options(allocation.policy).model_fields if known else {}
     own = {key: v for key, v in allocation.options.items() if key not in fields or fields[key].default != v}
-    return own | allocation.recipe.done
+    coding = {} if allocation.coding is None else {"coding": allocation.coding}
+    return own | coding | allocation.recipe.done
 
 
 def shared_options(

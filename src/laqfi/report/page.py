@@ -16,7 +16,9 @@ from laqfi.report.tables import Row, Table
 VARIANT = "variant"
 HEADINGS = {  # what a reader is told of a column by pointing at its heading
     "all": "95 % interval of the difference that holds for the whole table at once",
-    "size band": "a word for the share of bytes saved",
+    "file": "the whole file, its header included; how many times smaller than FP32's",
+    "in memory": "the tensors as they are kept while the model runs; how many times smaller than FP32's",
+    "size band": "a word for the share of FP32's file that is saved",
     "FID band": "a word for the FID, relative to that of FP32",
     "median PSNR [95 % CI]": "how near the median image is to FP32's of the same noise",
     "other images": "share of images below 20 dB: they show something else than FP32's [95 % CI]",

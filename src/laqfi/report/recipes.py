@@ -6,7 +6,7 @@ from laqfi.records import Allocation, Recipe
 from laqfi.report import noise
 from laqfi.report.cells import difference_cell, ends_cell, median_cell
 from laqfi.report.differences import JudgedVariant
-from laqfi.report.tables import FAMILY, Row, Table
+from laqfi.report.tables import FAMILY, Row, Table, size_cells
 
 RANGES = {
     "static": "one range",
@@ -25,9 +25,9 @@ def recipe_table(variants: Mapping[str, JudgedVariant], allocations: Mapping[str
     rows = [row(name, one, allocations[name]) for name, one in variants.items()] if some else []
     rule = (
         "Inputs of layers are rounded, and computed with in float32: this says what few bits do to the images, and"
-        " nothing of speed. Weights: bits per weight of the integer tensors, scales included. Learned rounding:"
-        f" AdaRound by block (published: {PUBLISHED['reconstruct']:,} iterations), learned steps of inputs (published:"
-        f" {PUBLISHED['learn']:,}). Recovery: stored numbers learn FP32's noise, in the same bytes. {FAMILY}"
+        " nothing of speed. Weights: bits per weight of the integer tensors in the file, scales included. Learned"
+        f" rounding: AdaRound by block (published: {PUBLISHED['reconstruct']:,} iterations), learned steps of inputs"
+        f" (published: {PUBLISHED['learn']:,}). Recovery: stored numbers learn FP32's noise, in no more bytes. {FAMILY}"
     )
     return Table("Rounded inputs, learned rounding, recovery, corrected noise", rows, rule)
 
@@ -41,7 +41,7 @@ def row(name: str, one: JudgedVariant, allocation: Allocation) -> Row:
         "learned rounding": learned_cell(allocation.recipe),
         "recovery": recovery_cell(allocation.recipe),
         "noise": "PTQD" if allocation.recipe.correct else "",
-        "size": f"{one.measured.bytes / 2**20:.3f} MiB",
+        **size_cells(one),
         "noise MSE to FP32": f"{noise.mean(one.measured.noise_mse.values()):.1e}",
         "median PSNR [95 % CI]": median_cell(one.images.fidelity.median),
         "FID − FP32 [95 % CI]": difference_cell(one.images.difference),

@@ -50,8 +50,7 @@ def variant_table(variants: dict[str, JudgedVariant]) -> Table:
     rows = [
         {
             "variant": name,
-            "size": f"{one.measured.bytes / 2**20:.3f} MiB",
-            "smaller by": smaller_by(one),
+            **size_cells(one),
             "size band": one.size_band,
             **quality_cells(one.images),
             "noise MSE": f"{noise.mean(one.measured.noise_mse.values()):.1e}",
@@ -73,7 +72,7 @@ def headline_table(variants: dict[str, JudgedVariant], floors: Floors) -> Table:
         {
             "drawn": headline,
             "variant": name,
-            "smaller by": smaller_by(one),
+            **size_cells(one),
             "images per seed": f"{found.quality.images:,}",
             "real-vs-real FID": f"{floors.headlines[headline].fid.mean:.2f}",
             **quality_cells(found),
@@ -131,7 +130,7 @@ def uniform_table(evaluations: dict[str, Evaluation], allocations: dict[str, All
     rows = [
         {
             "variant": name,
-            "size, of the control's": f"{found.size:.2f} ×",
+            "size in memory, of the control's": f"{found.size:.2f} ×",
             f"FID − FID of {found.control} [95 % CI]": difference_cell(found.difference.plain),
             "all": ends_cell(found.difference.simultaneous),
             "verdict": found.verdict,
@@ -150,7 +149,7 @@ def control_table(table: ControlTable) -> Table:
             difference = row.judged.difference.mean + 0.0  # no minus zero
             cell = f"{median_cell(row.judged.fidelity.median)}, {difference:+.2f}"
             cell += "" if row.precision == table.precision else f" ({row.precision})"
-        by_ratio.setdefault(row.ratio, {"smaller by": f"{row.ratio:g} ×"})[importance(row.importance)] = cell
+        by_ratio.setdefault(row.ratio, {"smaller in memory by": f"{row.ratio:g} ×"})[importance(row.importance)] = cell
     title = "The same size, formats chosen by other ideas of importance (median PSNR [95 % CI], FID − FP32)"
     return Table(title, list(by_ratio.values()), precision_rule(table))
 
@@ -198,14 +197,19 @@ def gain_table(table: ControlTable) -> Table:
 
 def fisher_rows(table: ControlTable, cell) -> list[Row]:
     return [
-        {"smaller by": f"{ratio:g} ×", "mean bits": f"{32 / ratio:.1f}"}
+        {"smaller in memory by": f"{ratio:g} ×", "mean bits": f"{32 / ratio:.1f}"}
         | {importance(name): "does not fit" if found is None else cell(found) for name, found in row.items()}
         for ratio, row in differences.controls_against_fisher(table).items()
     ]
 
 
-def smaller_by(variant: JudgedVariant) -> str:
-    return f"{100 * variant.reduction:.1f} % ({variant.times_smaller:.1f} ×)"
+def size_cells(variant: JudgedVariant) -> Row:
+    """Of the whole file, and of the tensors as they are kept in memory; how many times smaller than FP32's."""
+    found = variant.measured
+    return {
+        "file": f"{found.file_bytes / 2**20:.3f} MiB ({variant.times_smaller:.1f} ×)",
+        "in memory": f"{found.bytes / 2**20:.3f} MiB ({variant.in_memory:.1f} ×)",
+    }
 
 
 def as_csv(rows: list[dict[str, str]]) -> str:

@@ -24,8 +24,9 @@ from laqfi.quality.fidelity import Median, median, psnr, squared_errors
 from laqfi.quant.apply import as_file
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Drawing
+from laqfi.storage.described import header
 from laqfi.storage.exported import export_folder, frame_of_folder, sizes_in
-from laqfi.storage.model_file import header, model_of
+from laqfi.storage.model_file import model_of
 
 HELD_OUT = 16  # images that the predicted noise is compared on
 PIXELS = 16 * 32 * 32  # at a time, where `chunk` is not given

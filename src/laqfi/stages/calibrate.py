@@ -15,7 +15,8 @@ from laqfi.sampling import samplers
 from laqfi.sampling.network import raw
 from laqfi.sampling.params import Trajectory
 from laqfi.stages import command
-from laqfi.storage.model_file import read_model, settings_of
+from laqfi.storage.described import settings_of
+from laqfi.storage.model_file import read_model
 
 
 def calibrate(calibration: Calibration, sample: Trajectory, *, model: Path, out: Path) -> None:

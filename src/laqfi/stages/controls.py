@@ -27,7 +27,9 @@ from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.network import arithmetic
 from laqfi.sampling.params import Drawing
 from laqfi.stages import command
-from laqfi.storage.model_file import model_of, settings_of
+from laqfi.storage.described import settings_of
+from laqfi.storage.model_file import model_of
+from laqfi.storage.stored_file import read_stored
 
 FORMATS = ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "float16"]
 
@@ -51,7 +53,7 @@ def controls(
 
     `controls.precision` draws first, FP32 beside; where it does not carry, that of the rows of the report draws again.
     """
-    tensors, metadata = files.read_tensors(model)
+    tensors, metadata = read_stored(model)
     measured = read_fisher(fisher, tensors)
     weights = gather((tensors, metadata), model, quantize, sample, table=table, fisher=measured, curvature=curvature)
     judge, shape = Judge(network, reference, evaluate.groups), tuple(metadata["image"])

@@ -15,6 +15,7 @@ from laqfi.quality.params import Evaluate
 from laqfi.sampling.params import Drawn
 from laqfi.stages import command
 from laqfi.storage.model_file import model_of, read_model, stored_bytes
+from laqfi.storage.stored_file import read_stored
 
 
 def evaluate(
@@ -36,7 +37,7 @@ def evaluate(
     base_drawn = read_images(base_samples, draws, len(sample.seeds))
     drawn = read_images(samples, draws, len(sample.seeds), base_drawn["images"].shape[2:])
     held_out = from_uint8(files.read_array(dataset, "test_images")[: evaluate.noise_images])
-    tensors, metadata = files.read_tensors(model)
+    tensors, metadata = read_stored(model)
     size, parameters = stored_bytes(tensors, metadata)
     denoiser, alphas_cumprod, _ = model_of(tensors, metadata, model, default_device())
     base, _, _ = read_model(base_model, default_device())

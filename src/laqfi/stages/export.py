@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.stages import command
+from laqfi.storage.described import described
 from laqfi.storage.exported import export_folder, frame_of_folder, frame_of_model
-from laqfi.storage.model_file import described
+from laqfi.storage.stored_file import read_stored
 
 
 def export(*, model: Path, out: Path) -> None:
@@ -16,7 +16,7 @@ def export(*, model: Path, out: Path) -> None:
 
 def write(model: Path, out: Path, source: Path | None = None) -> None:
     """The model's file as a folder like `source`, the one that the network came from; without it as `export` says."""
-    tensors, metadata = files.read_tensors(model)
+    tensors, metadata = read_stored(model)
     settings = described(metadata, model)[1].model
     if settings.family != "diffusers":
         raise LaqfiError(

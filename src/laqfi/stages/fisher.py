@@ -15,7 +15,8 @@ from laqfi.sensitivity.fisher import FisherMaps, fisher_maps, mean_and_error
 from laqfi.sensitivity.keep import write_maps
 from laqfi.sensitivity.params import Fisher
 from laqfi.stages import command
-from laqfi.storage.model_file import read_model, settings_of
+from laqfi.storage.described import settings_of
+from laqfi.storage.model_file import read_model
 
 
 def fisher(fisher: Fisher, *, dataset: Path, model: Path, out: Path, table: Path) -> None:

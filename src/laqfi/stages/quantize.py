@@ -4,10 +4,9 @@ import math
 from pathlib import Path
 
 from laqfi import records
-from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.base.program import program
-from laqfi.quant.apply import as_file, store_all
+from laqfi.quant.apply import as_file, file_size, store_all, stored_size
 from laqfi.quant.calibration import CalibrationSet
 from laqfi.quant.choice import Choice
 from laqfi.quant.evidence import Evidence
@@ -21,6 +20,8 @@ from laqfi.quant.resume import Resume, fingerprint
 from laqfi.quant.rounding import Stored
 from laqfi.sampling.params import Sampler
 from laqfi.stages import command
+from laqfi.storage.coded import encode
+from laqfi.storage.stored_file import read_stored, write_stored
 
 
 def quantize(
@@ -39,10 +40,11 @@ def quantize(
     choices: Path,
 ) -> None:
     """Write the tensors in the formats chosen with what the recipe adds, and beside them which got what and why."""
-    tensors, metadata = files.read_tensors(model)
+    tensors, metadata = read_stored(model)
     measured = read_fisher(fisher, tensors)
     weights = gather((tensors, metadata), model, quantize, sample, table=table, fisher=measured, curvature=curvature)
-    chosen = bind(variant.policy, variant.model_extra)(weights)
+    metadata |= variant.coded
+    chosen = bind(variant.policy, variant.model_extra)(weights, file_size(weights, metadata))
     found = CalibrationSet.read(calibration, tuple(metadata["image"])) if variant.given() else None
     if variant.reconstruct is not None:
         chosen = split_at_seams(weights, chosen, network_of(tensors, metadata, model), found)
@@ -56,17 +58,20 @@ def quantize(
         name = fingerprint(decides, [model, calibration], made[0])
         resume = Resume(out.parents[1] / "resume" / f"{name}.safetensors")
         stored, made = fitted(variant, stored, (tensors, metadata), model, found, resume)
-    files.write_tensors(out, *made)
+    write_stored(out, *made)
     changes = {name: predicted_change(one.delta, measured.per_weight[name]) for name, one in stored.items()}
     layouts = {name: one.layout for name, one in stored.items()}
     pixels = math.prod(metadata["image"])
     allocation = records.Allocation(
         policy=variant.policy,
         options=variant.model_extra,
+        coding=variant.coding,
         recipe=records.Recipe(**variant.model_dump(include=set(Recipe.model_fields)), recover=None),
         tensors={t.name: allocated(chosen[t.name], t, stored[t.name]) for t in weights if t.name in chosen},
         predicted_noise_mse={str(edge): summed(changes, measured, edge) / pixels for edge in measured.bins},
-        bits_per_weight=bits_over_bound(layouts, {t.name: t.weight for t in weights}, changes, measured.per_weight),
+        bits_per_weight=bits_over_bound(
+            layouts, {t.name: t.weight for t in weights}, changes, measured.per_weight, spent_bytes(stored, variant)
+        ),
     )
     records.write(choices, allocation)
     if resume is not None:
@@ -78,10 +83,19 @@ def summed(changes: dict[str, float], measured: MeasuredFisher, edge: int) -> fl
     return sum(measured.relative(name)[edge] * change for name, change in changes.items())
 
 
+def spent_bytes(stored: dict[str, Stored], variant: Variant) -> int:
+    """What the tensors of integers take in the file, scales included."""
+    integers = {name: one for name, one in stored.items() if not one.layout.format.is_float}
+    if not variant.coded:
+        return stored_size(integers)
+    tensors, _ = as_file(integers, {})
+    return len(encode(tensors, dict(sorted((name, one.layout) for name, one in integers.items())), {}))
+
+
 def allocated(choice: Choice, t: Evidence, stored: Stored) -> records.AllocatedTensor:
     """What a reader may ask about one tensor."""
     return records.AllocatedTensor(
-        format=choice.format.name,
+        format=stored.layout.format.name,
         bits=8 * stored.layout.bytes() / t.weight.numel(),
         layout=stored.layout.to_json(),
         rounding=choice.rounding,

@@ -10,6 +10,7 @@ from laqfi.quant.recipe import Recover
 from laqfi.quant.recovered import recovered
 from laqfi.quant.resume import fingerprint
 from laqfi.stages import command
+from laqfi.storage.stored_file import read_stored, write_stored
 
 
 def recover(
@@ -24,7 +25,7 @@ def recover(
     out: Path,
 ) -> None:
     """Write the model file `model` with what its tensors learned, layout and size unchanged."""
-    file, base = files.read_tensors(model), files.read_tensors(base_model)
+    file, base = read_stored(model), read_stored(base_model)
     images = from_uint8(files.read_array(dataset, "train_images"))
     found = CalibrationSet.read(calibration, tuple(base[1]["image"]))
     decides = [recovery.model_dump(), threads, program(Path(__file__), versions)]
@@ -32,7 +33,7 @@ def recover(
     resume = out.parents[1] / "resume" / f"{name}.safetensors"
     made, (before, after) = recovered(recovery, file, base, images, found, model, resume)
     print(f"recover: mean squared error of the predicted noise {before:.3g} before, {after:.3g} after")
-    files.write_tensors(out, *made)
+    write_stored(out, *made)
     resume.unlink(missing_ok=True)
 
 

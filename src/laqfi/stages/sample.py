@@ -8,7 +8,8 @@ from laqfi.models import families
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Sample
 from laqfi.stages import command
-from laqfi.storage.model_file import read_model, settings_of
+from laqfi.storage.described import settings_of
+from laqfi.storage.model_file import read_model
 
 SHEET = 100  # images in the picture, ten to a row
 

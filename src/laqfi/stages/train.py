@@ -22,7 +22,8 @@ from laqfi.diffusion.training import train as run_training
 from laqfi.models import families
 from laqfi.params.folders import located
 from laqfi.stages import command
-from laqfi.storage.model_file import header
+from laqfi.storage.described import header
+from laqfi.storage.stored_file import write_stored
 
 POINTS = 200  # of the loss curve
 
@@ -47,7 +48,7 @@ def train(
     images = from_uint8(files.read_array(dataset, "train_images"))
     if train is None:
         found = bring(model, Path(located(folders, model.sha256)).expanduser(), tuple(images.shape[1:]), dataset)
-        files.write_tensors(out, found, header(model, diffusion, images.shape[1:]))
+        write_stored(out, found, header(model, diffusion, images.shape[1:]))
         files.write_text(loss, loss_curve(torch.empty(0)))
         return
     torch.manual_seed(derive_seed("unet", train.seed))
@@ -63,7 +64,7 @@ def train(
         raise LaqfiError(f"{edited} was changed since the stage began; run again")
     resume = out.parent / "resume" / f"{name}.safetensors"
     run_training(trainer, images, resume)
-    files.write_tensors(out, trainer.ema, header(model, diffusion, images.shape[1:]))
+    write_stored(out, trainer.ema, header(model, diffusion, images.shape[1:]))
     files.write_text(loss, loss_curve(trainer.losses))
     resume.unlink(missing_ok=True)
 

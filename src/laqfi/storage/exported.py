@@ -13,8 +13,9 @@ from laqfi.base import at_once, files
 from laqfi.base.errors import LaqfiError
 from laqfi.models import pretrained
 from laqfi.models.diffusers_unet import Diffusers, pipeline_of
+from laqfi.storage.described import EXTRAS
 from laqfi.storage.layout import Layout
-from laqfi.storage.model_file import EXTRAS, layouts_of
+from laqfi.storage.model_file import layouts_of
 from laqfi.storage.sdnq import Form, form_bytes, form_of, quantization_config
 
 INDEX, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"

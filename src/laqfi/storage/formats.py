@@ -14,14 +14,15 @@ FLOATS = {
     "bfloat16": torch.bfloat16,
     "float8_e4m3fn": torch.float8_e4m3fn,
 }
-INTEGERS = {f"int{bits}": bits for bits in range(2, 9)}
+DTYPES = {dtype: name for name, dtype in FLOATS.items()}
+INTEGERS = {f"int{bits}": bits for bits in range(2, 13)}
 
 WHOLE_CHANNEL, WHOLE_TENSOR = 0, -1
 
 
 @dataclass(frozen=True)
 class Format:
-    """A float format by its dtype's name, or int2 to int8.
+    """A float format by its dtype's name, or int2 to int8; up to int12 where a grid is open at its ends.
 
     `group_size` weights of a channel share a scale; 0 means the whole channel, -1 the whole tensor. A symmetric grid
     has the fixed zero point 2**(bits - 1) and a signed scale, which puts its one extra level on the side that needs it.

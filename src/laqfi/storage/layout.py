@@ -110,7 +110,7 @@ class Layout:
     def parts(self, codes: Codes) -> dict[str, Tensor]:
         """What is stored of `codes`, each part under the suffix that its name has in the file."""
         stored = {
-            ".packed": pack(codes.codes.to(torch.uint8), self.format.bits),
+            ".packed": pack(codes.codes.to(torch.int32), self.format.bits),
             ".scale": codes.scale[:, 0].half(),
         }
         return stored if self.format.symmetric else stored | {".zero_point": codes.zero_point[:, 0].to(torch.uint8)}
@@ -165,6 +165,7 @@ class Layout:
         return (
             self.format.name in INTEGERS
             and isinstance(self.format.symmetric, bool)
+            and (self.format.symmetric or self.format.bits <= 8)
             and all(type(number) is int for number in (size, self.axis, *self.shape, *(taps or ())))
             and size >= WHOLE_TENSOR
             and min(self.shape) > 0

@@ -1,104 +1,24 @@
 """Model files: stored tensors with the map of their formats, and the network that runs on exactly those."""
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from laqfi.base import files
-from laqfi.base.errors import LaqfiError, first_line
-from laqfi.diffusion.params import Diffusion
-from laqfi.diffusion.process import linear_alphas_cumprod
-from laqfi.models import families
-from laqfi.models.scheduler import alphas_cumprod
-from laqfi.storage.activations import Inputs, RoundedInputs, check_layers
-from laqfi.storage.correction import Corrected, Correction
-from laqfi.storage.formats import FLOATS, Format
-from laqfi.storage.kinds import full_name
+from laqfi.base.errors import LaqfiError
+from laqfi.storage.activations import RoundedInputs, check_layers
+from laqfi.storage.correction import Corrected
+from laqfi.storage.described import Header, alphas_cumprod_of, described, extra_shapes
+from laqfi.storage.formats import DTYPES, Format
 from laqfi.storage.layout import Layout
-from laqfi.storage.modules import buffers, output_axis, store_layers
-
-VERSION = 1  # of the format of model files
-EXTRAS = {"activations": Inputs, "correction": Correction}  # what a file may hold beside the weights, by key
-DTYPES = {dtype: name for name, dtype in FLOATS.items()}
-
-
-def output_axes(model: nn.Module) -> dict[str, int]:
-    """Axis of the output channels of every parameter."""
-    return {
-        full_name(path, name): output_axis(module) if name == "weight" else 0
-        for path, module in model.named_modules()
-        for name, _ in module.named_parameters(recurse=False)
-    }
-
-
-class Header(BaseModel):
-    """What a model file must say of itself; more is allowed."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-    model: families.Settings
-    diffusion: Diffusion | None
-    image: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=3, max_length=3)]
-    formats: dict[str, object] = {}
-    activations: Inputs | None = None
-    correction: Correction | None = None
-
-    @model_validator(mode="after")
-    def one_schedule(self):
-        if (self.diffusion is None) == (families.scheduler_of(self.model) is None):
-            raise ValueError("allowed is either `diffusion` or a model with a scheduler")
-        return self
-
-
-def header(model: families.Settings, diffusion: Diffusion | None, image: Sequence[int]) -> dict:
-    """Metadata of the file of a new model for images [C, H, W]; no `diffusion` for one that brings a scheduler."""
-    return {
-        "version": VERSION,
-        "model": model.model_dump(),
-        "diffusion": None if diffusion is None else diffusion.model_dump(),
-        "image": list(image),
-    }
-
-
-def settings_of(metadata: dict) -> families.Settings:
-    """The settings of the network, from the metadata of a file that was read without complaint."""
-    return Header.model_validate(metadata).model
-
-
-def alphas_cumprod_of(metadata: dict) -> Tensor:
-    """float64 [T + 1], of the scheduler that the model of a file brings, or of the profile's schedule."""
-    found = Header.model_validate(metadata)
-    config = families.scheduler_of(found.model)
-    return linear_alphas_cumprod(**found.diffusion.model_dump()) if config is None else alphas_cumprod(config)
-
-
-def check_version(metadata: dict, path: Path) -> None:
-    """Raises LaqfiError if the file is of another version of this format."""
-    found = metadata.get("version")
-    if type(found) is not int or found != VERSION:
-        raise LaqfiError(f"{path}: is of format version {found!r}, allowed is {VERSION}")
-
-
-def described(metadata: dict, path: Path) -> tuple[nn.Module, Header]:
-    """The network a model file's metadata describes, without memory for its weights, and the metadata as checked."""
-    check_version(metadata, path)
-    try:
-        checked = Header.model_validate(metadata)
-        with torch.device("meta"):
-            model = families.build(checked.model, tuple(checked.image))
-    except ValidationError as error:
-        raise LaqfiError(f"{path}: the metadata describes no model ({first_line(error)})") from error
-    except (RuntimeError, ValueError) as error:  # sizes beyond what PyTorch counts, or no such images
-        raise LaqfiError(f"{path}: the metadata describes no model ({' '.join(str(error).split())})") from error
-    return model, checked
+from laqfi.storage.modules import buffers, store_layers
+from laqfi.storage.stored_file import read_stored
 
 
 def layouts_of(tensors: dict[str, Tensor], metadata: dict, model: nn.Module, path: Path) -> dict[str, Layout]:
-    """Layout of every parameter: from the format map, or from the tensor itself where that is a plain float.
+    """Layout of every parameter: from `formats` of the metadata, or from the tensor itself where that is a plain float.
 
     Raises LaqfiError if the map and the tensors are not exactly those of the network.
     """
@@ -136,13 +56,13 @@ def read_model(path: Path, device: torch.device) -> tuple[nn.Module, Tensor, dic
     layer restores its weight only while it computes: the float32 weights never exist together. Raises LaqfiError if
     the tensors are not those of the network the metadata describes.
     """
-    return model_of(*files.read_tensors(path), path, device)
+    return model_of(*read_stored(path), path, device)
 
 
 def model_of(
     tensors: dict[str, Tensor], metadata: dict, path: Path, device: torch.device
 ) -> tuple[nn.Module, Tensor, dict]:
-    """The same from the content of a model file; `path` names it in errors."""
+    """The same from the content of a model file, as `read_stored` gives it; `path` names it in errors."""
     model, _, tables = unwrapped(tensors, metadata, path)
     model = with_tables(model, metadata, tables, path)
     return model.to(device).eval(), alphas_cumprod_of(metadata), metadata
@@ -165,12 +85,6 @@ def unwrapped(
         state = buffers(layouts, tensors)
     model.load_state_dict(state, assign=True)
     return model, layouts, tables
-
-
-def extra_shapes(metadata: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """Of the tensors of a file that are no weights: tables of ranges and corrections."""
-    found = [kind.model_validate(metadata[key]) for key, kind in EXTRAS.items() if key in metadata]
-    return {name: shape for one in found for name, shape in one.part_shapes().items()}
 
 
 def with_tables(model: nn.Module, metadata: dict, tables: dict[str, Tensor], path: Path) -> nn.Module:

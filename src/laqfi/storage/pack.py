@@ -1,12 +1,14 @@
-"""Codes of 2 to 8 bits in uint8 bytes without gaps.
+"""Codes of 2 to 12 bits in uint8 bytes without gaps.
 
-Eight codes fill exactly `bits` bytes, so codes are packed in blocks of eight; the last block is padded with zeros.
+Eight codes fill exactly `bits` bytes, so codes are packed in blocks of eight; the last block is padded with zeros. Of
+codes beyond 8 bits the low bytes of all stand first, and the bits above them behind.
 """
 
 import torch
 from torch import Tensor
 
 BLOCK = 8
+BYTE = 8
 
 
 def packed_bytes(count: int, bits: int) -> int:
@@ -15,9 +17,12 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """uint8 codes below 2**bits, any shape, to uint8 [packed_bytes]. Raises ValueError if a code does not fit."""
+    """Integer codes below 2**bits, any shape, to uint8 [packed_bytes]. Raises ValueError if a code does not fit."""
     if codes.numel() and int(codes.max()) >= 1 << bits:
         raise ValueError(f"code {int(codes.max())} does not fit {bits} bits")
+    if bits > BYTE:
+        codes = torch.nn.functional.pad(codes.flatten(), (0, -codes.numel() % BLOCK))
+        return torch.cat([pack(codes & 0xFF, BYTE), pack(codes >> BYTE, bits - BYTE)])
     flat = codes.flatten().to(torch.int64)
     blocks = torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     words = sum(blocks[:, i] << (i * bits) for i in range(BLOCK))
@@ -25,12 +30,15 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
-    """The first `count` codes of uint8 [packed_bytes], as uint8 [count]; for 8 bits a view of `packed`.
+    """The first `count` codes of uint8 [packed_bytes], as uint8 [count], int16 beyond 8 bits; for 8 a view of `packed`.
 
     A code lies in at most two neighbouring bytes, so only 16-bit integers are needed. Every forward pass unpacks, so
     the usual widths are as fast as they can be: two 4-bit codes become the two bytes of one 16-bit integer.
     """
-    if bits == 8:
+    if bits > BYTE:
+        whole = packed_bytes(count, BYTE)
+        return packed[:count].to(torch.int16) | unpack(packed[whole:], bits - BYTE, count).to(torch.int16) << BYTE
+    if bits == BYTE:
         return packed[:count]
     if bits == 4:
         pairs = packed.to(torch.int16)

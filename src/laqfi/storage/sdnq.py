@@ -138,6 +138,8 @@ def integer_form(name: str, layout: Layout, codes: Codes) -> Form:
     Codes that do not fill whole blocks take the next width whose blocks they fill. Kernel positions that are not stored
     get the code of zero.
     """
+    if layout.format.bits > 8:
+        raise LaqfiError(f"{name}: is in {layout.format.bits} bits, allowed are up to 8")
     group_size = group_size_of(name, layout)
     centred = layout.weight(layout.ungrouped(codes.codes - codes.zero_point))
     if group_size != ALL_CHANNELS:

@@ -14,26 +14,42 @@ from laqfi.base.errors import SHORT, LaqfiError
 from laqfi.base.random import generator
 from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
+from laqfi.quant.fitting import finest
 from laqfi.quant.grid import Search
 from laqfi.quant.knapsack import BudgetTooSmallError, allocate
-from laqfi.quant.policies.registry import FloatFormat, GroupSize, IntegerFormat, Rounding, Weighting, policy
+from laqfi.quant.policies.registry import (
+    FileSize,
+    FloatFormat,
+    GroupSize,
+    IntegerFormat,
+    Rounding,
+    Weighting,
+    policy,
+)
 from laqfi.storage.formats import Format
 
 
 class Target(Block):
-    """The size of all tensors together: bytes, how many times smaller than float32, mean bits per parameter, or as many
-    bytes as the model takes with every matrix in one integer format."""
+    """A size: bytes, how many times smaller than float32, mean bits per parameter, or as many bytes as the model takes
+    with every matrix in one integer format.
+
+    `of` says of what: all tensors together as they are in memory, or the whole file, its header included, which is no
+    larger then.
+    """
 
     bytes: Annotated[int, Field(gt=0, lt=2**63)] | None = None
     ratio: Annotated[float, Field(gt=1, le=1000)] | None = None
     mean_bits: Annotated[float, Field(gt=0, lt=32)] | None = None
     format: IntegerFormat | None = None
+    of: Literal["file", "resident"] = "resident"
 
     @model_validator(mode="after")
     def one_of_them(self):
-        given = [key for key, value in self if value is not None]
+        given = [key for key, value in self if key != "of" and value is not None]
         if len(given) != 1:
             raise ValueError(f"found {given or 'nothing'}, allowed is exactly one of bytes, ratio, mean_bits, format")
+        if self.format is not None and self.of == "file":
+            raise ValueError("of: found 'file', allowed with format is 'resident'")
         return self
 
     def limit(self, parameters: int, size_in: Callable[[str], int] | None = None) -> int:
@@ -69,6 +85,7 @@ Importance = Literal["fisher", "none", "magnitude", "inverse", "random", "unifor
 @policy
 def budget(
     tensors: list[Evidence],
+    file_size: FileSize | None = None,
     *,
     target: Target,
     formats: Annotated[list[IntegerFormat | FloatFormat], Field(min_length=1)],
@@ -86,7 +103,8 @@ def budget(
 
     `keep` names tensors that stay in float32; biases and norms get `rest`. `importance` other than "fisher" makes the
     controls: plain squared error; times the tensor's mean |w|; divided by its mean Fisher; times the mean Fisher of
-    another tensor, drawn with `seed`; or the widest integer format that fits, the same for all.
+    another tensor, drawn with `seed`; or the widest integer format that fits, the same for all. For a target of the
+    file, tensors get the bytes in memory with which the file comes nearest to it.
     """
     if unknown := sorted(set(keep) - {t.name for t in tensors}):
         raise LaqfiError(f"keep: the model has no tensor {unknown[0]!r}")
@@ -96,20 +114,27 @@ def budget(
     limit = target.limit(
         sum(t.weight.numel() for t in tensors), lambda name: size_in(tensors, Format(name, symmetric, group_size), rest)
     )
-    if importance == "uniform":
-        chosen = widest(options, sizes, limit)
-    else:
-        factors = importances(tensors, importance, weighting, seed)
-        costs = [
-            [predicted_error(t, one, search, *factor) for one in some] if len(some) > 1 else [0.0]
-            for t, some, factor in zip(
-                tqdm(tensors, "formats", unit="tensor", disable=None, leave=False), options, factors, strict=True
-            )
-        ]
-        chosen = allocate(costs, sizes, limit)
-    return {
-        t.name: Choice(some[j], None, search, rounding) for t, some, j in zip(tensors, options, chosen, strict=True)
-    }
+    factors = [] if importance == "uniform" else importances(tensors, importance, weighting, seed)
+    costs = [
+        [predicted_error(t, one, search, *factor) for one in some] if len(some) > 1 else [0.0]
+        for t, some, factor in zip(
+            tqdm(tensors, "formats", unit="tensor", disable=None, leave=False), options, factors, strict=bool(factors)
+        )
+    ]
+
+    def within(limit: int) -> Choices:
+        chosen = allocate(costs, sizes, limit) if costs else widest(options, sizes, limit)
+        return {
+            t.name: Choice(some[j], None, search, rounding) for t, some, j in zip(tensors, options, chosen, strict=True)
+        }
+
+    if target.of == "resident":
+        return within(limit)
+    largest, smallest = (sum(map(end, sizes)) for end in (max, min))
+    saved = finest(
+        lambda saved: file_size(within(largest - saved)), limit, largest - limit, 1.0, (0, largest - smallest)
+    )
+    return within(largest - saved)
 
 
 def size_in(tensors: list[Evidence], matrices: Format, rest: FloatFormat) -> int:

@@ -1,11 +1,13 @@
 """Policies by name.
 
-A policy is a function of the tensors and of its own options, which are keyword-only. To add one, write it in a file of
+A policy is a function of the tensors and of its own options, which are keyword-only; one that goes by the size of the
+file has `file_size` (a `FileSize`) for a second argument. To add one, write it in a file of
 this folder under `@policy` and name it in a block of params.yaml: its annotations are what the block may say. A tensor
 that the policy does not name stays in float32.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -33,7 +35,18 @@ def check(name: str, options: Mapping, groups: Sequence[str] | None = None) -> B
     return POLICIES.check(name, options, {"groups": groups})
 
 
-def bind(name: str, options: Mapping) -> Callable[[list[Evidence]], Choices]:
-    """The policy `name` with its options; errors as in `check`."""
-    checked = check(name, options)
-    return lambda tensors: POLICIES[name](tensors, **dict(checked))
+FileSize = Callable[[Choices], int]  # bytes of the whole model file with the tensors stored so
+
+
+def bind(name: str, options: Mapping) -> Callable[..., Choices]:
+    """The policy `name` with its options, as a function of the tensors and of a `FileSize`; errors as in `check`.
+
+    Policies that do not go by the size of the file are not given it.
+    """
+    checked, function = check(name, options), POLICIES[name]
+    measures = "file_size" in signature(function).parameters
+
+    def decide(tensors: list[Evidence], file_size: FileSize | None = None) -> Choices:
+        return function(tensors, *([file_size] if measures else []), **dict(checked))
+
+    return decide

@@ -1,0 +1,74 @@
+"""One step for all: what is left to an entropy code, which makes of frequent codes few bits."""
+
+import math
+from typing import Literal
+
+from laqfi.base.errors import LaqfiError
+from laqfi.quant.apply import store_all, stored_size
+from laqfi.quant.choice import Choice, Choices
+from laqfi.quant.evidence import Evidence
+from laqfi.quant.fitting import finest
+from laqfi.quant.policies.budget import Target, size_in
+from laqfi.quant.policies.registry import FileSize, FloatFormat, Rounding, Weighting, policy
+from laqfi.storage.formats import Format
+
+WIDEST = "int12"  # that an open grid may need
+FINE = 256  # c is 2**(k / FINE) for whole k
+ENDS = (-64 * FINE, 64 * FINE)
+
+
+class FileTarget(Target):
+    of: Literal["file", "resident"] = "file"
+
+
+@policy
+def rate(
+    tensors: list[Evidence],
+    file_size: FileSize,
+    *,
+    target: FileTarget,
+    weighting: Weighting = "uniform",
+    rounding: Rounding = "gptq",
+    group_size: Literal[0, -1] = -1,
+    rest: FloatFormat = "float16",
+) -> Choices:
+    """Open grids of the step c / √(mean Fisher) for all matrices, with the finest c that fits.
+
+    One for each tensor (`group_size` -1) or output channel (0, nearer to the bound where codes are rounded to nearest).
+    An entropy code, `coding: ans`, needs the fewest bits where every grid costs as much. Biases and norms get `rest`.
+    """
+    widest = Format(WIDEST, symmetric=True, group_size=group_size)
+    roots = {t.name: root_of(t, widest, weighting) for t in tensors if t.is_matrix}
+
+    def chosen(k: int) -> Choices:
+        steps = {t.name: 2.0 ** (k / FINE) / math.sqrt(t.counts[weighting] or 1.0) for t in tensors}
+        matrix = {name: Choice(widest, rounding=rounding, step=step) for name, step in steps.items()}
+        return {t.name: matrix[t.name] if t.is_matrix else Choice(Format(rest)) for t in tensors}
+
+    def size(k: int) -> int:
+        return file_size(chosen(k)) if target.of == "file" else stored_size(store_all(tensors, chosen(k)))
+
+    weights = sum(t.weight.numel() for t in tensors if t.is_matrix)
+    parameters = sum(t.weight.numel() for t in tensors)
+    limit = target.limit(parameters, lambda name: size_in(tensors, Format(name), rest))
+    start = first_guess(tensors, roots, 8 * limit / parameters)
+    return chosen(finest(size, limit, start, weights / (8 * FINE), ENDS))
+
+
+def root_of(t: Evidence, format: Format, weighting: str) -> float:
+    """√ of the mean Fisher of the weights that are stored. Raises LaqfiError if it is no finite number."""
+    found = math.sqrt(t.counts[weighting] * float(t.layout(format).matrix(t.fisher.double()).mean()))
+    if not math.isfinite(found):
+        raise LaqfiError(f"{t.name}: the mean Fisher information is {found**2}, allowed is a finite number")
+    return found
+
+
+def first_guess(tensors: list[Evidence], roots: dict[str, float], bits: float) -> int:
+    """k at which codes would take about so many bits: those of a Gaussian's in steps of Δ take log2(σ / Δ) + 2.05."""
+    sizes = [
+        (t.weight.numel(), math.log2(roots[t.name] * float(t.weight.double().square().mean().sqrt())))
+        for t in tensors
+        if roots.get(t.name) and t.weight.any()
+    ]
+    mean = sum(n * size for n, size in sizes) / sum(n for n, _ in sizes) if sizes else 0.0
+    return round(FINE * (mean + 2.05 - bits))
