@@ -246,7 +246,8 @@ def test_resolved_settings_hold_every_default_and_nothing_of_other_profiles(tmp_
     found = resolved(tmp_path, tiny_params())
     assert found.keys() == TINY.keys() | {"export", "order", "profile", "program", "recoveries", "variants", "versions"}
     assert found["variants"]["threshold"] == {"policy": "threshold", "tau": 0.1, "dtype": "float16"}
-    assert found["variants"]["budget"]["target"] == {"ratio": 5.0, "bytes": None, "mean_bits": None, "format": None}
+    sizes = {"ratio": 5.0, "bytes": None, "mean_bits": None, "format": None}
+    assert found["variants"]["budget"]["target"] == sizes | {"of": "resident"}
     assert found["sample"]["eta"] == 0.0
     assert found["order"] == ["fp32", "threshold", "ratio", "budget"]
     assert found["versions"] == {"numpy": "1"}

@@ -232,7 +232,7 @@ def test_no_bits_are_needed_for_an_error_as_large_as_the_weights(distortion):
 def test_integers_that_are_exact_have_no_bound():
     layout = {"a": Layout(Format("int4"), (2, 8))}
     weight = {"a": torch.arange(16.0).view(2, 8)}
-    assert bits_over_bound(layout, weight, {"a": 0.0}, {"a": torch.ones(2, 8)}) is None
+    assert bits_over_bound(layout, weight, {"a": 0.0}, {"a": torch.ones(2, 8)}, 12) is None
 
 
 def test_bits_lie_above_the_bound_and_floats_have_none():
@@ -241,11 +241,11 @@ def test_bits_lie_above_the_bound_and_floats_have_none():
     layout = Layout(Format("int4"), (16, 64))
     _, restored = quantize(weight, layout, "mse")
     change = {"w": predicted_change(restored - weight, fisher)}
-    found = bits_over_bound({"w": layout}, {"w": weight}, change, {"w": fisher})
+    found = bits_over_bound({"w": layout}, {"w": weight}, change, {"w": fisher}, layout.bytes())
     assert found["bits"] == pytest.approx(4 + 16 / 64)
     assert 2.5 < found["bound"] < found["bits"]
     plain = Layout(Format("float16"), (16, 64))
-    assert bits_over_bound({"w": plain}, {"w": weight}, change, {"w": fisher}) is None
+    assert bits_over_bound({"w": plain}, {"w": weight}, change, {"w": fisher}, plain.bytes()) is None
 
 
 def test_predicted_change_sums_fisher_times_squared_error():

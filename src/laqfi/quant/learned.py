@@ -66,11 +66,15 @@ class LearnedTensor(nn.Module):
         return (self.places - self.layout.format.levels / 2).abs().add(1).log2().sum()
 
     @torch.no_grad()
-    def without_growth(self, until: float) -> Tensor:
-        """What `places` would be, had no code that grew moved so little as `until`, in units of codes."""
+    def taken_back(self, until: float, growth: bool) -> Tensor:
+        """What `places` would be, had no code moved that moved by less than `until`, in units of codes.
+
+        `growth`: of those codes alone that are larger than they were.
+        """
         middle, begun = self.layout.format.levels / 2, self.grid.codes
-        grew = (self.places.round() - middle).abs() > (begun - middle).abs()
-        return begun.where(grew & ((self.places - begun).abs() < until), self.places)
+        larger = (self.places.round() - middle).abs() > (begun - middle).abs()
+        near = (self.places - begun).abs() < until
+        return begun.where(near & larger if growth else near, self.places)
 
     @torch.no_grad()
     def keep_in_range(self) -> None:

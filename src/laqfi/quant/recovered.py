@@ -1,5 +1,6 @@
 """A model file whose tensors learned from FP32: the same names, formats and bytes with other values."""
 
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ def recovered(
 ) -> tuple[File, tuple[float, float]]:
     """The file with what learning ended in, or as it was where that is no better; the errors before and after.
 
-    It is no larger than it was: of a coded file, codes that grew go back, those that moved least first, until it fits.
+    A coded file with a limit stays within it: codes go back to what they were until it does, or all that was learned.
 
     `base` is FP32's file, `images` [N, C, H, W] are those of training. Rounded inputs keep their ranges, and weights
     learn behind them; what corrects the noise is measured anew, of the network that it is to correct. `path` names the
@@ -40,8 +41,8 @@ def recovered(
     teacher = network_of(*base, path)
     tried = draws(settings, images, alphas_cumprod_of(metadata).float(), found)
     recovery = Recovery(student, teacher, learned, tried, settings)
-    before, after = recover(recovery, resume, coded="coding" in metadata)
-    if "coding" in metadata:
+    before, after = recover(recovery, resume, priced="limit" in metadata)
+    if "limit" in metadata:
         after = recovery.tried_error() if fit(file, learned) else before
     if after < before:
         tensors = tensors | parts_of(learned)
@@ -57,25 +58,31 @@ def parts_of(learned: dict[str, LearnedTensor]) -> dict[str, Tensor]:
 
 
 def fit(file: File, learned: dict[str, LearnedTensor]) -> bool:
-    """Take back growth of codes until the coded file is no larger than `file`; whether that could be."""
+    """Take codes back until the file is within its limit; whether that could be.
+
+    First those that grew, then any; those that moved least before others.
+    """
     tensors, metadata = file
     codes = {name: one for name, one in learned.items() if one.places is not None}
     ended = {name: one.places.detach().clone() for name, one in codes.items()}
 
-    def put(until: float) -> None:
+    def put(place: int, growth: bool) -> None:
         for name, one in codes.items():
             one.places.data.copy_(ended[name])
-            one.places.data.copy_(one.without_growth(until))
+            one.places.data.copy_(one.taken_back(place / TRIES, growth))
 
-    def size(place: int) -> int:
-        put(place / TRIES)
+    def size(place: int, growth: bool) -> int:
+        put(place, growth)
         return len(stored_file(tensors | parts_of(learned), metadata))
 
-    try:
-        put(finest(size, len(stored_file(tensors, metadata)), 0, 1.0, (0, FARTHEST * TRIES)) / TRIES)
-    except BudgetTooSmallError:
-        return False
-    return True
+    for growth in (True, False):
+        try:
+            place = finest(partial(size, growth=growth), metadata["limit"], 0, 1.0, (0, FARTHEST * TRIES))
+        except BudgetTooSmallError:
+            continue
+        put(place, growth)
+        return True
+    return False
 
 
 def learning_network(file: File, settings: Recover, path: Path) -> tuple[nn.Module, dict[str, LearnedTensor]]:

@@ -104,7 +104,7 @@ class Recovery:
         self.schedule = Schedule(self.settings.iterations, min(WARM_UP, self.settings.iterations // 4))
         self.step = 0
         self.codes = [one for one in self.learned.values() if one.places is not None]
-        self.size = float(self.code_size())
+        self.size = float(torch.as_tensor(self.code_size()).detach())
 
     def code_size(self) -> Tensor | float:
         """Of all codes that learn, per weight; 0 where none do."""
@@ -160,18 +160,18 @@ def recover(
     recovery: Recovery,
     resume: Path,
     *,
-    coded: bool = False,
+    priced: bool = False,
     save_every: float = SAVE_EVERY,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[float, float]:
     """Advance to the last iteration; the mean squared error before and after, on what nothing is learned from.
 
-    `coded`: fewer bits for a code are bytes saved, and so codes have a price.
+    `priced`: the file has a limit, and fewer bits for a code are bytes saved.
     The state is written to `resume` every `save_every` seconds and on SIGTERM, and taken up from there, with the same
     bytes as a run that was never interrupted. Raises LaqfiError after SIGTERM, and for a loss that is not finite.
     """
     before = recovery.tried_error()
-    if coded:
+    if priced:
         recovery.price = 2 * math.log(2) * before  # −dD/dR of D ∝ 2^(−2R), what a bit is worth where it is spent well
     if resume.exists():
         recovery.restore(files.read_tensors(resume)[0])

@@ -13,7 +13,7 @@ from laqfi.quant.evidence import Evidence
 from laqfi.quant.fitted import fitted, network_of, split_at_seams
 from laqfi.quant.gather import MeasuredFisher, gather, read_fisher
 from laqfi.quant.params import Quantize, Variant
-from laqfi.quant.policies.every import bind
+from laqfi.quant.policies.every import bind, check
 from laqfi.quant.prediction import bits_over_bound, predicted_change
 from laqfi.quant.recipe import Recipe
 from laqfi.quant.resume import Resume, fingerprint
@@ -43,7 +43,7 @@ def quantize(
     tensors, metadata = read_stored(model)
     measured = read_fisher(fisher, tensors)
     weights = gather((tensors, metadata), model, quantize, sample, table=table, fisher=measured, curvature=curvature)
-    metadata |= variant.coded
+    metadata |= coding_of(variant, weights)
     chosen = bind(variant.policy, variant.model_extra)(weights, file_size(weights, metadata))
     found = CalibrationSet.read(calibration, tuple(metadata["image"])) if variant.given() else None
     if variant.reconstruct is not None:
@@ -81,6 +81,14 @@ def quantize(
 def summed(changes: dict[str, float], measured: MeasuredFisher, edge: int) -> float:
     """The predicted change of the output in one bin, of what all tensors add to it on the mean."""
     return sum(measured.relative(name)[edge] * change for name, change in changes.items())
+
+
+def coding_of(variant: Variant, weights: list[Evidence]) -> dict:
+    """What the metadata of a coded file say of it: also its limit in bytes, where it has one."""
+    target = getattr(check(variant.policy, variant.model_extra), "target", None)
+    if not variant.coded or target is None or target.of != "file":
+        return variant.coded
+    return variant.coded | {"limit": target.limit(sum(t.weight.numel() for t in weights))}
 
 
 def spent_bytes(stored: dict[str, Stored], variant: Variant) -> int:

@@ -50,7 +50,8 @@ class Kind(BaseModel):
 class Contents(BaseModel):
     """What a header says of the parameters, which stand in the order of their names; more is allowed.
 
-    `places`: of every parameter, where in `kinds` its own stands; `network`: `digest` of names, shapes and axes.
+    `limit`: of a coded file that was asked to be no larger, in bytes. `places`: of every parameter, where in `kinds` its
+    own stands; `network`: `digest` of names, shapes and axes.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -58,6 +59,7 @@ class Contents(BaseModel):
     kinds: Annotated[list[Kind], Field(min_length=1)]
     places: list[Annotated[int, Field(ge=0)]]
     coding: Literal["ans"] | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
 
     @classmethod
     def of(cls, layouts: Mapping[str, Layout]) -> "Contents":
