@@ -50,8 +50,8 @@ class Kind(BaseModel):
 class Contents(BaseModel):
     """What a header says of the parameters, which stand in the order of their names; more is allowed.
 
-    `limit`: of a coded file that was asked to be no larger, in bytes. `places`: of every parameter, where in `kinds` its
-    own stands; `network`: `digest` of names, shapes and axes.
+    `limit`: of a coded file that was asked to be no larger, in bytes. `places`: of every parameter, where in `kinds`
+    its own stands; `network`: `digest` of names, shapes and axes.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
