@@ -34,7 +34,7 @@ from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import Denoiser
 from laqfi.models.unet import UNet, Unet
 from laqfi.quant.rounding import store
-from laqfi.sampling.network import prepared
+from laqfi.sampling.network import WORTH_COMPILING, prepared
 from laqfi.sampling.samplers import sample
 from laqfi.storage.described import header, output_axes
 from laqfi.storage.formats import Format
@@ -172,7 +172,7 @@ def measure(job: Job) -> dict:
     if case.compiled:
         denoiser = devices.compiled(model)
     if case.precision:
-        denoiser = prepared(model, case.precision)
+        denoiser = prepared(model, case.precision, WORTH_COMPILING)
     if case.aside:
         denoiser = aside.WAYS[case.aside](model, device)
     if case.diffusers:

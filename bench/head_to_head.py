@@ -4,7 +4,7 @@
 Needs what the profile `quick` made; the second network, of diffusers, is trained here in two minutes.
 """
 
-import laqfi.stages  # noqa: F401  # isort: skip  # sets what it sets before NumPy is loaded
+import laqfi.stages  # isort: skip  # sets what it sets before NumPy is loaded
 
 import argparse
 import copy
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import head_page
+import laqfi
 import memory
 from bench import resident_bytes, tensor_bytes
-from laqfi.api import load_model, quantize_model, save_model
+from laqfi.api import Measured
 from laqfi.base import files
 from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.quant.apply import as_file, stored_size
@@ -32,14 +33,12 @@ from laqfi.report.differences import judged
 from laqfi.sensitivity.curvature import compensations
 from laqfi.sensitivity.fisher import fisher_maps
 from laqfi.stages.command import limit_threads
-from laqfi.storage.exported import export_folder
+from laqfi.storage.exported import export_folder, frame_of_folder
 from rivals import RIVALS
 from subjects import HOW, MEASURED, Subject, subjects
 from train_digits_unet2d import CONFIG, SCHEDULE, TIMESTEPS, CountedFromOne
 
 BINS = [1, 50, 250, 500, 1000]
-FORMATS = ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "float16"]
-BUDGET = {"formats": FORMATS, "rounding": "gptq"}
 TRAINING_STEPS = 1200
 
 
@@ -69,12 +68,11 @@ def by_laqfi(subject: Subject, sizes: dict[str, int], folder: Path) -> dict[str,
     measuring, rows = time.perf_counter() - start, {}
     for name, size in tqdm(sizes.items(), f"{subject.title}: laqfi"):
         start = time.perf_counter()
-        options = BUDGET | {"target": {"bytes": size}}
-        stored = quantize_model(subject.model, fisher, "budget", options, known, one_size=True)
+        stored = laqfi.quantize(subject.model, Measured(fisher, known), {"bytes": size}, one_size=True)
         seconds = measuring + time.perf_counter() - start
-        save_model(folder / "model.safetensors", stored)
+        laqfi.save(stored, folder / "model.safetensors")
         model = copy.deepcopy(subject.model)
-        load_model(model, folder / "model.safetensors")
+        laqfi.load(model, folder / "model.safetensors")
         row = {"bytes": stored_size(stored), "resident_bytes": resident_bytes(model), "seconds": seconds}
         row |= subject.rated(model)
         if subject.source:
@@ -85,7 +83,7 @@ def by_laqfi(subject: Subject, sizes: dict[str, int], folder: Path) -> dict[str,
 
 def exported(subject: Subject, stored: dict[str, Stored], ours: nn.Module, folder: Path) -> dict:
     """Of the folder for diffusers: bytes, memory once loaded, and how far its images are from those of `ours`."""
-    export_folder(subject.source, *as_file(stored, {}), folder, folder)
+    export_folder(frame_of_folder(subject.source), *as_file(stored, {}), folder, folder)
     theirs = CountedFromOne.from_pretrained(folder / "unet")
     drawn = [subject.draw(one).astype(int) for one in (theirs, ours)]
     x, t = subject.test_images[:64], torch.linspace(1, TIMESTEPS, 64).long()
@@ -125,11 +123,12 @@ def dead_positions(images: Tensor, folder: Path) -> dict:
     how = {"timesteps": [1, 500], "bins": [1000], "chunk": 16, "seed": 0}
     fisher = fisher_maps(model, images[:16], linear_alphas_cumprod(TIMESTEPS, **SCHEDULE), **how).per_weight
     left, whole = (
-        quantize_model(model, fisher, "bits", {"format": "int4"}, one_size=one_size) for one_size in (True, False)
+        laqfi.quantize(model, Measured(fisher), policy="bits", format="int4", one_size=one_size)
+        for one_size in (True, False)
     )
     config = files.read_json(folder / "deep/config.json") | {"_class_name": "UNet2DModel"}
     files.write_json(folder / "deep/config.json", config)
-    export_folder(folder / "deep", *as_file(left, {}), folder / "deep_export", folder)
+    export_folder(frame_of_folder(folder / "deep"), *as_file(left, {}), folder / "deep_export", folder)
     return {
         "side": CONFIG["sample_size"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -36,6 +36,15 @@ SCHEDULE = {"beta_start": 0.0001, "beta_end": 0.02}
 TIMESTEPS = 1000
 
 
+# With as few layers as there can be.
+SMALLEST = {
+    "down_block_types": ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",),
+    "block_out_channels": (8,),
+    "attention_head_dim": 8,
+}
+
+
 class CountedFromOne(UNet2DModel):
     """The network called as model(x, timestep), with timesteps that begin at 1 instead of 0."""
 
@@ -43,17 +52,21 @@ class CountedFromOne(UNet2DModel):
         return super().forward(x, timestep - 1, return_dict=False)[0]
 
 
-def trained(steps: int) -> DDPMPipeline:
-    """The pipeline after so many steps of 64 digits; its weights are the average of the training's."""
+def trained(steps: int, **other) -> DDPMPipeline:
+    """The pipeline after so many steps of 64 digits; its weights are the average of the training's.
+
+    `other` settings than those of `CONFIG` may be given.
+    """
+    config = CONFIG | other
     torch.manual_seed(derive_seed("digits", "unet2d"))
     images = from_uint8(load("digits", {})["train_images"])
     how = Train(
         steps=steps, batch_size=64, lr=0.002, warmup=min(100, steps), beta2=0.999, ema=0.995, grad_clip=1, seed=0
     )
-    trainer = Trainer(CountedFromOne(**CONFIG), linear_alphas_cumprod(TIMESTEPS, **SCHEDULE), how)
+    trainer = Trainer(CountedFromOne(**config), linear_alphas_cumprod(TIMESTEPS, **SCHEDULE), how)
     with tempfile.TemporaryDirectory() as folder:
         train(trainer, images, Path(folder) / "resume.safetensors")
-    unet = UNet2DModel(**CONFIG)
+    unet = UNet2DModel(**config)
     unet.load_state_dict(trainer.ema)
     scheduler = DDPMScheduler(num_train_timesteps=TIMESTEPS, beta_schedule="linear", **SCHEDULE)
     return DDPMPipeline(unet.eval(), scheduler)

@@ -73,6 +73,7 @@ class Profile:
             self.block("threads", int),
             self.block("versions", dict[str, str]),
             dataset=self.folder / "dataset.npz",
+            folders=self.folder / "folders.yaml",  # is not read: there is something to train
             out=model,
             loss=model.with_suffix(".csv"),
         )

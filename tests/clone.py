@@ -33,6 +33,15 @@ def runs_of(params: dict) -> dict[str, dict[str, str]]:
         }
 
 
+def plan_of(params: dict) -> dict:
+    exported = [f"{profile}-{name}" for profile in params["active"] for name in exports(params, profile)]
+    return {"runs": runs_of(params), "exported": exported}
+
+
+def exports(params: dict, profile: str) -> list[str]:
+    return params["profiles"].get(profile, {}).get("export", [])
+
+
 class Clone:
     """A repository of its own with the working tree's tracked files.
 
@@ -94,7 +103,7 @@ class Clone:
     def write_params(self, params):
         """With the runs that `make repro` would record, so that a plain `dvc repro` goes by it."""
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        (self.folder / "workflow/runs.yaml").write_text(active_runs.text(runs_of(params)))
+        (self.folder / "workflow/runs.yaml").write_text(active_runs.text(plan_of(params)))
 
     def resolve(self) -> None:
         """Write data/tiny/params.json, which all other stages read."""

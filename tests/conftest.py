@@ -28,6 +28,7 @@ os.environ |= {
     "GIT_CONFIG_VALUE_0": "*",
     "DVC_GLOBAL_CONFIG_DIR": "/none",
     "DVC_SYSTEM_CONFIG_DIR": "/none",
+    "SDNQ_USE_TORCH_COMPILE": "0",  # else it compiles for half a minute when it is imported
 }
 
 # A cluster, some minutes of faults, an emulator: `make slurm-test`, `make fault-test`, `make portable-test` name them.

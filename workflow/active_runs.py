@@ -14,10 +14,12 @@ RECORD = Path("workflow/runs.yaml")
 HEAD = "# What the active profiles of params.yaml run: `make runs` writes it, and so do `make repro` and Snakemake.\n"
 
 
-def text(runs: dict[str, dict[str, str]]) -> str:
-    """One line for each pair of a profile and a variant; again those whose tensors learn once they are stored."""
+def text(plan: dict) -> str:
+    """One line for each pair of a profile and a variant; again those that learn once stored, or are exported."""
+    runs = plan["runs"]
     recovered = {name: run for name, run in runs.items() if run["stored"] == "recover"}
-    return "".join([HEAD, listed("runs", runs), listed("recovered", recovered)])
+    exported = {name: runs[name] for name in plan["exported"]}
+    return "".join([HEAD, listed("runs", runs), listed("recovered", recovered), listed("exported", exported)])
 
 
 def listed(key: str, runs: dict[str, dict[str, str]]) -> str:
@@ -25,12 +27,12 @@ def listed(key: str, runs: dict[str, dict[str, str]]) -> str:
     return "".join([f"{key}:\n", *lines]) if lines else f"{key}: {{}}\n"
 
 
-def refresh(runs: dict[str, dict[str, str]]) -> None:
-    """Write the record anew if it is another one."""
-    if not RECORD.exists() or RECORD.read_bytes() != text(runs).encode():
-        write(RECORD, text(runs))
+def refresh(plan: dict) -> None:
+    """Write the record anew if it is another one; `plan` is what `stages.resolved` says."""
+    if not RECORD.exists() or RECORD.read_bytes() != text(plan).encode():
+        write(RECORD, text(plan))
 
 
 if __name__ == "__main__":
     folders.refresh()
-    refresh(resolved(load()["params"])["runs"])
+    refresh(resolved(load()["params"]))

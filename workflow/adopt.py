@@ -106,7 +106,7 @@ TELL = {"snakemake": tell_dvc, "dvc": tell_snakemake}
 
 def main() -> None:
     try:
-        active_runs.refresh(resolved(load()["params"])["runs"])  # of which DVC makes its stages
+        active_runs.refresh(resolved(load()["params"]))  # of which DVC makes its stages
         with Repo() as repo, lock_repo(repo):
             print(TELL[sys.argv[1]](repo))
     except (DvcException, OSError) as error:

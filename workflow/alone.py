@@ -61,6 +61,12 @@ def refuse_places(engine: str) -> None:
         )
 
 
+def has_run(config: dict) -> bool:
+    """Whether a stage of an active profile has left anything."""
+    settings = {profile: Path("data", profile, "params.json") for profile in config["active"]}
+    return any(file != settings[profile] for profile in settings for file in Path("data", profile).glob("*"))
+
+
 def prepare(engine: str) -> int:
     """Make sure that this run is alone, and clear up after a killed one; the descriptor that holds the lock."""
     refuse_places(engine)
@@ -81,7 +87,7 @@ def prepare(engine: str) -> int:
     folders.refresh()
     settings = load()["params"]
     config = resolved(settings)  # what is wrong with params.yaml is said before anything runs
-    active_runs.refresh(config["runs"])
+    active_runs.refresh(config)
     mended = [line for line in (record.mend(), record.prune(config)) if line]
     with Repo() as repo:
         doubt(Path(repo.cache.local.path))
@@ -89,7 +95,8 @@ def prepare(engine: str) -> int:
         print(line, file=sys.stderr)
     if engine == "snakemake" and write_settings(settings, config):
         remember()
-    if engine == "snakemake" and (mended or UNTOLD.exists()):  # the run may have nothing to do, and tells nothing then
+    untold = engine == "snakemake" and (mended or UNTOLD.exists())
+    if untold and has_run(config):  # it may have nothing to do now, and tells nothing then
         tell_dvc()
     return descriptor
 

@@ -26,7 +26,7 @@ def asked_for(description: str) -> tuple[dict, str]:
 
 def main() -> None:
     params, profile = asked_for(__doc__)
-    active_runs.refresh(params["runs"])  # which the first of the commands checks
+    active_runs.refresh(params)  # which the first of the commands checks
     print("\n".join(commands(load(), profile, params["profiles"][profile])))
 
 

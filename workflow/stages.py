@@ -16,6 +16,8 @@ WILDCARD = re.compile(r"\{(\w+)\}")
 IGNORED = re.compile(r"\.|__pycache__$")  # names of files and folders; as .dvcignore has it
 RESOLVED = Path(".snakemake/laqfi")
 LOCKS = Path(".snakemake/locks")
+SIZED = 40  # million parameters of the largest model that dvc.yaml states memory and run time for
+MEMORY = 40  # MB for each million beyond: ten times its bytes in float32
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Stage:
 
     `params` are the keys it reads of what the stage `params` writes; `resources` are what a cluster has to know of a
     job (memory in MB, run time in minutes, GPUs); a `local` one runs on the head node, which may reach the network;
-    `descriptions` are those of the outputs that have one. There is one job for each of `each`: of the profiles, or of a
-    list in workflow/runs.yaml.
+    one that holds the model is `sized` by it; `descriptions` are those of the outputs that have one. There is one job
+    for each of `each`: of the profiles, or of a list in workflow/runs.yaml.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Stage:
     params: list[str]
     resources: dict[str, int] = field(default_factory=dict)
     local: bool = False
+    sized: bool = False
     descriptions: dict[str, str] = field(default_factory=dict)
     each: str = "profiles"
 
@@ -62,10 +65,10 @@ def parse(name: str, raw: dict) -> Stage:
     outs = entries("outs", "metrics", "plots")
     cmd = ITEM.sub(r"{\1}", raw["cmd"])
     tracked = [ITEM.sub(r"{\1}", key) for entry in raw.get("params", []) for keys in entry.values() for key in keys]
-    meta = {"local": False} | raw.get("meta", {})
-    local = meta.pop("local")
+    meta = {"local": False, "model": False} | raw.get("meta", {})
+    local, sized = meta.pop("local"), meta.pop("model")
     described = {out: about["desc"] for out, about in outs.items() if "desc" in about}
-    return Stage(name, cmd, list(entries("deps")), list(outs), tracked, meta, local, described, each)
+    return Stage(name, cmd, list(entries("deps")), list(outs), tracked, meta, local, sized, described, each)
 
 
 def expand_folders(deps: list[str], outs: list[str]) -> list[str]:
@@ -146,6 +149,8 @@ def items(stage: Stage, profile: str, settings: dict) -> list[dict[str, str]]:
         {"profile": profile, "variant": name, "stored": "recover" if name in settings["recoveries"] else "quantize"}
         for name in settings["order"]
     ]
+    if stage.each == "exported":
+        return [one for one in runs if one["variant"] in settings["export"]]
     return [one for one in runs if stage.each == "runs" or one["stored"] == "recover"]
 
 
@@ -194,5 +199,31 @@ def look_up(config: dict, keys: list[str]):
     return look_up(config[keys[0]], keys[1:]) if keys else config
 
 
+def priority(wildcards) -> int:
+    """First go the jobs that many wait for: those of no variant, and of that which all others are compared with."""
+    return int(wildcards.get("variant", "fp32") == "fp32")
+
+
 def threads(config: dict):
     return lambda wildcards: config["profiles"][wildcards.profile]["threads"]
+
+
+def resources(stage: Stage, config: dict) -> dict:
+    """What a job of the stage asks of a cluster, by kind; of one that holds the model, functions of the wildcards."""
+    if not stage.sized:
+        return stage.resources
+    asked = {
+        kind: lambda wildcards, kind=kind: grown(kind, stage, config["profiles"][wildcards.profile]["model"])
+        for kind in ("mem_mb", "runtime")
+    }
+    return stage.resources | asked
+
+
+def grown(kind: str, stage: Stage, model: dict) -> int:
+    """For a model of diffusers larger than `SIZED`: more memory, and run time in proportion to its parameters."""
+    millions = (model.get("parameters") or 0) / 1e6
+    if millions <= SIZED:
+        return stage.resources[kind]
+    if kind == "mem_mb":
+        return stage.resources[kind] + round(MEMORY * (millions - SIZED))
+    return round(stage.resources[kind] * millions / SIZED)

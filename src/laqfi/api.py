@@ -1,17 +1,29 @@
-"""A network of one's own, called as model(x, timestep): stored as a policy decides, and run from the stored file."""
+"""A network of one's own: measured, stored as a policy decides, and run from the stored file.
 
+measured = laqfi.measure(model, images, schedule)
+laqfi.save(laqfi.quantize(model, measured, "8x"), "smaller.safetensors")
+laqfi.load(model, "smaller.safetensors")
+"""
+
+import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from laqfi.base.errors import LaqfiError, first_line
+from laqfi.models.prediction import called
 from laqfi.quant.apply import as_file, file_size, store_all
-from laqfi.quant.evidence import Evidence
-from laqfi.quant.policies.every import bind
+from laqfi.quant.evidence import Evidence, Sizes
+from laqfi.quant.policies.budget import BEST, smallest, target_of
+from laqfi.quant.policies.every import bind, check
 from laqfi.quant.rounding import Stored, check_size
+from laqfi.sensitivity import curvature
 from laqfi.sensitivity.compensation import Compensation
+from laqfi.sensitivity.fisher import fisher_maps
 from laqfi.storage.described import VERSION, output_axes
 from laqfi.storage.kinds import CALLS
 from laqfi.storage.model_file import layouts_of
@@ -19,28 +31,89 @@ from laqfi.storage.modules import load_stored
 from laqfi.storage.storable import bare_parameters, check_storable, norm_parameters
 from laqfi.storage.stored_file import read_stored, write_stored
 
+STEPS = 8  # timesteps that a model is measured at, where none are named
 
-def quantize_model(
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a model, by the names of its parameters.
+
+    fisher: one number per weight, in its shape, as `FisherMaps.per_weight` of `laqfi.sensitivity.fisher`.
+    compensations: those of `laqfi.sensitivity.curvature`, by which the rounding "gptq" works; None for a layer that is
+    to be rounded to nearest.
+    """
+
+    fisher: Mapping[str, Tensor]
+    compensations: Mapping[str, Compensation | None] = field(default_factory=dict)
+
+
+def measure(
     model: nn.Module,
-    fisher: Mapping[str, Tensor],
-    policy: str,
-    options: Mapping,
-    compensations: Mapping[str, Compensation | None] | None = None,
+    images: Tensor,
+    schedule: Any,
     *,
+    timesteps: list[int] | None = None,
+    chunk: int = 16,
+    seed: int = 0,
+) -> Measured:
+    """The Fisher information of every weight, and the curvature of every layer that has one.
+
+    `model` is called as model(x, timestep [B]) with timesteps from 1 to T, and predicts the noise; one of diffusers is
+    called as diffusers calls it. images: floats [N, C, H, W] in [-1, 1]; some dozens do. schedule: alphas_cumprod
+    float64 [T + 1] that begins with the 1 of the clean image, or a scheduler of diffusers. Measured is every image at
+    each of `timesteps` (none: eight, in the middle of equal stretches), `chunk` images at a time, with noise and signs
+    drawn from `seed`. The model is left as it was.
+
+    A layer without a curvature (convolutions in groups or of other dimensions than two, weights that layers share) is
+    rounded to nearest, which a warning says. Raises LaqfiError, before anything is measured, for a model, images or
+    schedule that cannot be.
+    """
+    denoiser, alphas_cumprod = called(model, schedule)
+    how = {"timesteps": timesteps or spread(len(alphas_cumprod) - 1), "chunk": chunk, "seed": seed}
+    fisher = fisher_maps(denoiser, images, alphas_cumprod, bins=[len(alphas_cumprod) - 1], **how).per_weight
+    known = dict(curvature.compensations(denoiser, images, alphas_cumprod, **how))
+    if missing := [name for name in matrices(model) if name not in known]:
+        warnings.warn(f"rounded to nearest, because no curvature is known of it: {', '.join(missing)}", stacklevel=2)
+    return Measured(fisher, known | dict.fromkeys(missing))
+
+
+def spread(last: int) -> list[int]:
+    """Timesteps in the middle of equal stretches of 1 to `last`."""
+    return sorted({1 + int((i + 0.5) * last / STEPS) for i in range(STEPS)})
+
+
+def matrices(model: nn.Module) -> list[str]:
+    """Names of what may be stored in integers: weights of layers, without those of norms."""
+    others = norm_parameters(model) | bare_parameters(model)
+    return [name for name, one in model.named_parameters() if one.dim() >= 2 and name not in others]
+
+
+def quantize(
+    model: nn.Module,
+    measured: Measured,
+    target: str | Mapping | None = None,
+    *,
+    policy: str | None = None,
     one_size: bool = False,
     coding: str | None = None,
+    sizes: Sizes | None = None,
+    **options: Any,
 ) -> dict[str, Stored]:
-    """Every parameter of `model` in the format that `policy` gives it with `options`, the keys of a params.yaml block.
+    """Every parameter of `model` in the format that a policy gives it.
 
-    `fisher` holds one number per weight by parameter name, as `FisherMaps.per_weight` does; `compensations` are those
-    of `laqfi.sensitivity.curvature`, by which the rounding "gptq" works; where one is None, the layer is rounded to
-    nearest. Parameters outside of layers stay in float32. `one_size`: the model will only run on images of the size it
-    was measured at, so kernel positions that only met padding there are not stored. `coding` is that of `save_model`,
-    by which policies with a target of the file meet it. Raises LaqfiError, before anything is rounded, for a model that
-    cannot be stored, for numbers that are not of this model, for an unknown policy, for one that goes by the groups of
-    a model's family, which a network of one's own does not have, and for options that do not fit.
+    target: "8x" (times smaller than float32), "300kB" (bytes; also B, MB, GB, KiB, MiB, GiB), or as in params.yaml.
+    Without `policy`, the formats are those of 2 to 8 bits and float16 that change the predicted noise least at this
+    size, rounded by GPTQ. `policy` and `options` are the keys of a params.yaml block, all of which may be given.
+    Parameters outside of layers stay in float32. one_size: the model will only run on images of the size it was
+    measured at, so kernel positions that only met padding there are not stored. coding: that of `save`, by which
+    policies with a target of the file meet it. sizes: what a tensor takes where it will be, if in no file of `save`.
+
+    Raises LaqfiError, before anything is rounded, for a model that cannot be stored, for numbers that are not of this
+    model, for an unknown policy, for one that goes by the groups of a model's family, which a network of one's own does
+    not have, for options that do not fit, and for a target that is too small, with the smallest there is.
     """
-    tensors = evidence_of(model, fisher, compensations or {}, one_size)
+    tensors = evidence_of(model, measured, one_size, sizes)
+    policy, options = settled(target, policy, options)
     try:
         decide = bind(policy, options)
     except ValidationError as error:
@@ -49,31 +122,55 @@ def quantize_model(
     return store_all(tensors, decide(tensors, file_size(tensors, metadata_of(coding))))
 
 
-def evidence_of(
-    model: nn.Module,
-    fisher: Mapping[str, Tensor],
-    compensations: Mapping[str, Compensation | None],
-    one_size: bool,
-) -> list[Evidence]:
-    """Every parameter of the model with what was measured of it; arguments and errors as of `quantize_model`."""
-    check_storable(model)
-    axes, parameters = output_axes(model), dict(model.named_parameters())
-    check_measured(parameters, axes, fisher, compensations)
+def settled(target: str | Mapping | None, policy: str | None, options: Mapping) -> tuple[str, dict]:
+    """The policy and all that its block says."""
+    if target is None and policy is None:
+        raise LaqfiError("target: found none, allowed is one such as '8x' or '300kB', or a policy")
+    best = BEST if policy is None else {}
+    size = {} if target is None else {"target": target_of(target) if isinstance(target, str) else target}
+    return policy or "budget", {**best, **size, **options}
+
+
+def check_target(model: nn.Module, target: str, sizes: Sizes | None = None) -> None:
+    """Raises LaqfiError if `quantize` cannot make the model, of whatever weights, as small as `target`."""
+    policy, options = settled(target, None, {})
+    try:
+        asked = check(policy, options)
+    except ValidationError as error:
+        raise LaqfiError(first_line(error)) from error
+    tensors = unmeasured(model, sizes)
+    limit = asked.target.limit(sum(t.weight.numel() for t in tensors))
+    least = smallest(tensors, asked.formats, asked.rest)
+    if least > limit:
+        raise LaqfiError(f"target: found {target}, {limit:,} bytes of this model, allowed is {least}B and more")
+
+
+def unmeasured(model: nn.Module, sizes: Sizes | None) -> list[Evidence]:
+    """Every parameter of the model, with nothing that was measured of it."""
+    axes = output_axes(model)
     kinds = dict.fromkeys(norm_parameters(model), "floats") | dict.fromkeys(bare_parameters(model), "float32")
     return [
         Evidence(
-            name,
-            None,
-            0.0,
-            parameter.detach(),
-            axes[name],
-            fisher[name].to(parameter.device),
-            compensation=known(compensations, name),
-            formats=kinds.get(name, "any"),
-            uncompensated=name in compensations and compensations[name] is None,
+            name, None, 0.0, parameter.detach(), axes[name], formats=kinds.get(name, "any"), whole=True, sizes=sizes
+        )
+        for name, parameter in model.named_parameters()
+    ]
+
+
+def evidence_of(model: nn.Module, measured: Measured, one_size: bool, sizes: Sizes | None = None) -> list[Evidence]:
+    """Every parameter of the model with what was measured of it; arguments and errors as of `quantize`."""
+    check_storable(model)
+    fisher, compensations = measured.fisher, measured.compensations
+    check_measured(dict(model.named_parameters()), output_axes(model), fisher, compensations)
+    return [
+        replace(
+            t,
+            fisher=fisher[t.name].to(t.weight.device),
+            compensation=known(compensations, t.name),
+            uncompensated=t.name in compensations and compensations[t.name] is None,
             whole=not one_size,
         )
-        for name, parameter in parameters.items()
+        for t in unmeasured(model, sizes)
     ]
 
 
@@ -120,12 +217,12 @@ def check_options(tensors: list[Evidence], options: Mapping) -> None:
             )
 
 
-def save_model(path: Path, stored: dict[str, Stored], coding: str | None = None) -> None:
+def save(stored: Mapping[str, Stored], path: str | Path, coding: str | None = None) -> None:
     """One safetensors file with a checksum, its formats in the header; with the `coding` "ans" smaller, without loss.
 
     Raises LaqfiError for another coding.
     """
-    write_stored(path, *as_file(stored, metadata_of(coding)))
+    write_stored(Path(path), *as_file(stored, metadata_of(coding)))
 
 
 def metadata_of(coding: str | None) -> dict:
@@ -134,7 +231,7 @@ def metadata_of(coding: str | None) -> dict:
     return {"version": VERSION} if coding is None else {"version": VERSION, "coding": coding}
 
 
-def load_model(model: nn.Module, path: Path) -> None:
+def load(model: nn.Module, path: str | Path) -> None:
     """Put the packed tensors of the file into `model`, in place; its buffers stay, and so do its devices.
 
     Its layers hold no other weights then; a layer's `weight` tells dtype, shape and device of what it stands for. The
@@ -142,7 +239,7 @@ def load_model(model: nn.Module, path: Path) -> None:
     cannot be stored, or if the file is damaged or of another network.
     """
     check_storable(model)
-    tensors, metadata = read_stored(path, model)
+    tensors, metadata = read_stored(path := Path(path), model)
     layouts = layouts_of(tensors, metadata, model, path)
     nominal = {module: like_first(module) for module in model.modules() if is_asked(module)}
     load_stored(model, layouts, tensors)

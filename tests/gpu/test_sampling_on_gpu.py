@@ -12,7 +12,7 @@ from laqfi.models.unet import UNet, Unet
 from laqfi.quality.fidelity import squared_errors
 from laqfi.quant.gptq import gptq_codes
 from laqfi.sampling.drawing import draw_images
-from laqfi.sampling.network import prepared
+from laqfi.sampling.network import WORTH_COMPILING, prepared
 from laqfi.sampling.params import Drawing
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.sensitivity.curvature import compensations
@@ -41,30 +41,34 @@ def drawn(model, images: int = 64, **changes):
     return draw_images(*model, (1, 16, 16), DRAWING.model_copy(update=changes), images, progress=False)
 
 
+@pytest.mark.parametrize("evaluations", [1, WORTH_COMPILING])
 @pytest.mark.parametrize("name", FILES)
-def test_a_prepared_network_computes_what_the_stored_one_does(models, name):
+def test_a_prepared_network_computes_what_the_stored_one_does(models, name, evaluations):
     model, _ = models[name]
     x, timestep = torch.randn(8, 1, 16, 16, device="cuda"), torch.linspace(1, 1000, 8, device="cuda").long()
     with torch.inference_mode():
         wanted = model(x, timestep)
-        torch.testing.assert_close(prepared(model, "float32")(x, timestep), wanted, rtol=1e-3, atol=1e-4)
-        in_half = prepared(model, "float16")(x, timestep)
+        torch.testing.assert_close(prepared(model, "float32", evaluations)(x, timestep), wanted, rtol=1e-3, atol=1e-4)
+        in_half = prepared(model, "float16", evaluations)(x, timestep)
     assert in_half.dtype == torch.float32
     assert 0 < ((in_half - wanted).square().mean() / wanted.square().mean()).sqrt() < 0.01
 
 
-def test_a_prepared_network_takes_other_inputs_and_other_sizes(models):
+@pytest.mark.parametrize("evaluations", [1, WORTH_COMPILING])
+def test_a_prepared_network_takes_other_inputs_and_other_sizes(models, evaluations):
     """Replays of one graph see what they are given, and a batch of another size gets its own."""
     model, _ = models["int8"]
-    network = prepared(model, "float32")
+    network = prepared(model, "tf32", evaluations)
     with torch.inference_mode():
         for batch, t in itertools.product((8, 3), (1, 500, 1000)):
             x, timestep = torch.randn(batch, 1, 16, 16, device="cuda"), torch.full((batch,), t, device="cuda")
             torch.testing.assert_close(network(x, timestep), model(x, timestep), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("worth", [1, WORTH_COMPILING])
 @pytest.mark.parametrize("precision", ["float32", "tf32", "float16"])
-def test_images_are_the_same_twice_and_do_not_depend_on_their_batch(models, precision):
+def test_images_are_the_same_twice_and_do_not_depend_on_their_batch(models, precision, worth, monkeypatch):
+    monkeypatch.setattr("laqfi.sampling.network.WORTH_COMPILING", worth)
     images = drawn(models["float32"], precision=precision)
     assert (images == drawn(models["float32"], precision=precision)).all()
     in_parts = drawn(models["float32"], precision=precision, batch_size=24)

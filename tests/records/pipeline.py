@@ -128,7 +128,8 @@ class Pipeline:
 
     def record_runs(self) -> None:
         """As `make runs` does."""
-        self.write(RUNS, active_runs.text(stub.runs(self.params, self.folder / "src")))
+        plan = {"runs": stub.runs(self.params, self.folder / "src"), "exported": []}
+        self.write(RUNS, active_runs.text(plan))
 
     @property
     def params(self) -> dict:

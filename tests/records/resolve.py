@@ -17,7 +17,7 @@ def resolve(found: dict, profile: str | None, recorded: str | None, out: str | N
         Path(out).write_text(json.dumps(settings(found, profile), indent=1, sort_keys=True) + "\n")
     else:
         profiles = {name: settings(found, name) for name in found["profiles"]}
-        print(json.dumps({"active": found["active"], "runs": runs(found), "profiles": profiles}))
+        print(json.dumps({"active": found["active"], "runs": runs(found), "exported": [], "profiles": profiles}))
 
 
 def main() -> None:

@@ -273,3 +273,9 @@ def test_a_data_set_that_gives_other_counts_than_it_says_is_refused(monkeypatch)
     monkeypatch.setitem(datasets.IMAGES, "digits", (1437, 361))
     with pytest.raises(LaqfiError, match=r"dataset: digits gives \(1437, 360\) .* it says \(1437, 361\)"):
         datasets.load("digits", {})
+
+
+def test_a_data_set_that_gives_other_images_than_it_says_is_refused(monkeypatch):
+    monkeypatch.setitem(datasets.SHAPES, "digits", (1, 16, 16))
+    with pytest.raises(LaqfiError, match=r"dataset: digits gives images \(1, 8, 8\), it says \(1, 16, 16\)"):
+        datasets.load("digits", {})

@@ -156,6 +156,16 @@ def test_the_gain_of_a_step_is_what_an_error_of_its_noise_does_to_the_image(name
     assert math.isclose(gains[called[step]], (final(1.0) - final(0.0)) ** 2, rel_tol=1e-6)
 
 
+@pytest.mark.parametrize("name", scheduler.SCHEDULERS)
+def test_a_schedule_has_numbers_where_networks_are_built_without_memory(name):
+    """As those of model files are."""
+    config = {"_class_name": name, **SCHEDULE}
+    with torch.device("meta"):
+        found = scheduler.alphas_cumprod(config)
+    assert torch.equal(found, scheduler.alphas_cumprod(config))
+    assert found.device.type == "cpu"
+
+
 def test_timesteps_are_counted_from_one(folder):
     config = settings_of(folder).scheduler
     assert scheduler.timesteps(config, 10) == [91, 81, 71, 61, 51, 41, 31, 21, 11, 1]

@@ -11,8 +11,9 @@ from stored import as_groups, as_matrix
 
 steady = settings(deadline=None, derandomize=True, max_examples=40)
 cases = pytest.mark.parametrize("symmetric", [True, False])
-every_integer = pytest.mark.parametrize("name", INTEGERS)
-formats = st.builds(Format, st.sampled_from(sorted(INTEGERS)), st.booleans())
+CLOSED = {name: bits for name, bits in INTEGERS.items() if bits <= 8}  # the wider ones are of open grids
+every_integer = pytest.mark.parametrize("name", CLOSED)
+formats = st.builds(Format, st.sampled_from(sorted(CLOSED)), st.booleans())
 
 
 def normal(*shape, seed=0):
@@ -182,7 +183,7 @@ def test_every_bit_more_lowers_the_error(symmetric, search):
     importance = importance_of(groups)
     weight = importance if search == "fisher" else 1.0
     found = [
-        errors(fit_grid(groups, Format(name, symmetric), search, importance), groups, weight).sum() for name in INTEGERS
+        errors(fit_grid(groups, Format(name, symmetric), search, importance), groups, weight).sum() for name in CLOSED
     ]
     assert all(more < 0.6 * fewer for fewer, more in pairwise(found))
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from laqfi.api import load_model, quantize_model, save_model
+import laqfi
+from laqfi.api import Measured
 from laqfi.base.errors import LaqfiError
 from laqfi.diffusion.process import add_noise
 from laqfi.quant.apply import stored_size
@@ -71,10 +72,10 @@ def budget(ratio, **more):
 
 
 def test_the_loaded_model_computes_on_the_packed_weights(model, fisher, seen, tmp_path):
-    stored = quantize_model(model, fisher, "budget", budget(6))
-    save_model(tmp_path / "own.safetensors", stored)
+    stored = laqfi.quantize(model, Measured(fisher), policy="budget", **budget(6))
+    laqfi.save(stored, tmp_path / "own.safetensors")
     packed = Own().eval()
-    load_model(packed, tmp_path / "own.safetensors")
+    laqfi.load(packed, tmp_path / "own.safetensors")
     assert torch.equal(packed(*seen), restored(model, stored)(*seen))
     assert not list(packed.parameters())
     kept = sum(buffer.numel() * buffer.element_size() for buffer in packed.buffers()) - packed.last.element_size()
@@ -82,19 +83,19 @@ def test_the_loaded_model_computes_on_the_packed_weights(model, fisher, seen, tm
 
 
 def test_what_the_file_holds_is_what_runs(model, fisher, seen, tmp_path):
-    stored = quantize_model(model, fisher, "bits", {"format": "int4"})
+    stored = laqfi.quantize(model, Measured(fisher), policy="bits", format="int4")
     wanted = restored(model, stored)
     stored["up.weight"].parts[".scale"].mul_(2)
-    save_model(tmp_path / "own.safetensors", stored)
+    laqfi.save(stored, tmp_path / "own.safetensors")
     packed = Own().eval()
-    load_model(packed, tmp_path / "own.safetensors")
+    laqfi.load(packed, tmp_path / "own.safetensors")
     assert not torch.allclose(packed(*seen), wanted(*seen))
 
 
 def test_smaller_files_change_the_output_more_as_predicted(model, fisher, seen):
     predicted, measured = [], []
     for ratio in (3, 4.5, 6):
-        stored = quantize_model(model, fisher, "budget", budget(ratio))
+        stored = laqfi.quantize(model, Measured(fisher), policy="budget", **budget(ratio))
         predicted.append(sum(predicted_change(one.delta, fisher[name]) for name, one in stored.items()))
         changed = restored(model, stored)(*seen) - model(*seen)
         measured.append(changed.square().flatten(1).sum(1).mean().item())
@@ -107,9 +108,9 @@ def test_gptq_rounds_by_the_curvature_it_is_given(model, images, fisher, alphas_
     settings = {"timesteps": [1, 50], "chunk": 8, "seed": 0}
     measured = dict(compensations(model, images, alphas_cumprod, **settings))
     curvature, order = curvatures(model, layers_of(model), images, alphas_cumprod, **settings)["down.weight"].ordered(1)
-    nearest = quantize_model(model, fisher, "bits", {"format": "int3"})
+    nearest = laqfi.quantize(model, Measured(fisher), policy="bits", format="int3")
     options = {"format": "int3", "rounding": "gptq"}
-    rounded = quantize_model(model, fisher, "bits", options, measured)
+    rounded = laqfi.quantize(model, Measured(fisher, measured), policy="bits", **options)
 
     def second_order(stored):
         delta = stored["down.weight"].delta.flatten(1)[:, order]
@@ -119,16 +120,16 @@ def test_gptq_rounds_by_the_curvature_it_is_given(model, images, fisher, alphas_
 
 
 def test_a_file_of_another_network_is_refused(model, fisher, tmp_path):
-    save_model(tmp_path / "own.safetensors", quantize_model(model, fisher, "bits", {"format": "int8"}))
+    laqfi.save(laqfi.quantize(model, Measured(fisher), policy="bits", format="int8"), tmp_path / "own.safetensors")
     with pytest.raises(LaqfiError, match="holds 8 parameters, allowed are the network's 2"):
-        load_model(nn.Conv2d(1, 8, 3), tmp_path / "own.safetensors")
+        laqfi.load(nn.Conv2d(1, 8, 3), tmp_path / "own.safetensors")
 
 
 def test_a_layer_that_cannot_be_stored_is_named(tmp_path):
     model = nn.Sequential(nn.Bilinear(2, 2, 2))
     write_stored(tmp_path / "own.safetensors", dict(model.named_parameters()), {"version": VERSION})
     with pytest.raises(LaqfiError, match="0: a Bilinear cannot be stored, allowed are Conv1d, "):
-        load_model(model, tmp_path / "own.safetensors")
+        laqfi.load(model, tmp_path / "own.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -144,23 +145,23 @@ def test_a_layer_that_cannot_be_stored_is_named(tmp_path):
 def test_a_policy_that_goes_by_the_groups_of_a_family_is_refused(model, fisher, policy, options):
     """It would leave everything in float32."""
     with pytest.raises(LaqfiError, match="goes by the groups of a model's family, and this model has none"):
-        quantize_model(model, fisher, policy, options)
+        laqfi.quantize(model, Measured(fisher), policy=policy, **options)
 
 
 def test_options_that_do_not_fit_are_refused_in_one_line(model, fisher):
     with pytest.raises(LaqfiError, match=r"^bits\.format: found 'int9'"):
-        quantize_model(model, fisher, "bits", {"format": "int9"})
+        laqfi.quantize(model, Measured(fisher), policy="bits", format="int9")
 
 
 def test_gptq_without_a_curvature_is_refused(model, fisher):
     with pytest.raises(LaqfiError, match="has no curvature, by which the rounding gptq works"):
-        quantize_model(model, fisher, "bits", {"format": "int3", "rounding": "gptq"})
+        laqfi.quantize(model, Measured(fisher), policy="bits", format="int3", rounding="gptq")
 
 
 def test_a_file_of_another_format_version_is_refused(model, fisher, tmp_path):
     path = tmp_path / "own.safetensors"
-    save_model(path, quantize_model(model, fisher, "bits", {"format": "int4"}))
+    laqfi.save(laqfi.quantize(model, Measured(fisher), policy="bits", format="int4"), path)
     tensors, metadata = read_stored(path, model)
     write_stored(path, tensors, metadata | {"version": 1})
     with pytest.raises(LaqfiError, match="is of format version 1, allowed is 2"):
-        load_model(model, path)
+        laqfi.load(model, path)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from laqfi.api import quantize_model
+import laqfi
+from laqfi.api import Measured
 from laqfi.base.errors import LaqfiError
 from laqfi.base.random import generator
 from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
@@ -316,16 +317,18 @@ def test_gptq_names_the_layer_without_a_curvature_before_anything_is_rounded(pol
     options = {"bits": GPTQ, "budget": {"formats": ["int3", "int4"], "target": {"ratio": 6}, "rounding": "gptq"}}[
         policy
     ]
-    for given in (measured, None):
+    for given in (measured, {}):
         with pytest.raises(LaqfiError, match=r"^layers\.0\.weight has no curvature, by which the rounding gptq works"):
-            quantize_model(model, fisher, policy, options, given)
+            laqfi.quantize(model, Measured(fisher, given), policy=policy, **options)
 
 
 def test_a_layer_without_a_curvature_is_rounded_to_nearest_when_asked():
     model = grouped()
     fisher = fisher_of(model)
-    nearest = quantize_model(model, fisher, "bits", {"format": "int3"})
-    mixed = quantize_model(model, fisher, "bits", GPTQ, dict(curvature_of(model)) | {"layers.0.weight": None})
+    nearest = laqfi.quantize(model, Measured(fisher), policy="bits", format="int3")
+    mixed = laqfi.quantize(
+        model, Measured(fisher, dict(curvature_of(model)) | {"layers.0.weight": None}), policy="bits", **GPTQ
+    )
     assert torch.equal(mixed["layers.0.weight"].delta, nearest["layers.0.weight"].delta)
     assert not torch.equal(mixed["layers.1.weight"].delta, nearest["layers.1.weight"].delta)
 
@@ -338,7 +341,7 @@ def test_a_curvature_of_another_size_is_refused(side):
     with pytest.raises(
         LaqfiError, match=rf"^compensations: layers\.0\.weight has a curvature of {found} columns .*18$"
     ):
-        quantize_model(model, fisher_of(model), "bits", GPTQ, measured)
+        laqfi.quantize(model, Measured(fisher_of(model), measured), policy="bits", **GPTQ)
 
 
 @pytest.mark.parametrize("name", ["layers.7.weight", "layers.0.bias"])
@@ -346,7 +349,9 @@ def test_a_curvature_of_no_matrix_of_the_model_is_refused(name):
     model = Chain(nn.Conv2d(2, 2, 1))
     measured = dict(curvature_of(model))
     with pytest.raises(LaqfiError, match=rf"^compensations: {name} is no weight matrix of the model"):
-        quantize_model(model, fisher_of(model), "bits", GPTQ, measured | {name: measured["layers.0.weight"]})
+        laqfi.quantize(
+            model, Measured(fisher_of(model), measured | {name: measured["layers.0.weight"]}), policy="bits", **GPTQ
+        )
 
 
 @torch.no_grad()
@@ -354,10 +359,10 @@ def test_a_model_measured_on_single_pixels_runs_on_whole_images():
     """There every kernel position but the middle one only met padding."""
     torch.manual_seed(0)
     model, pixels = Chain(nn.Conv2d(2, 2, 3, padding=1)), torch.rand(4, 2, 1, 1) * 2 - 1
-    stored = quantize_model(model, fisher_of(model, pixels), "bits", {"format": "int8"})
+    stored = laqfi.quantize(model, Measured(fisher_of(model, pixels)), policy="bits", format="int8")
     made = copy.deepcopy(model)
     for name, parameter in made.named_parameters():
         parameter.add_(stored[name].delta)
     assert (made(IMAGES, None) - model(IMAGES, None)).abs().max() < 0.01
-    small = quantize_model(model, fisher_of(model, pixels), "bits", {"format": "int8"}, one_size=True)
+    small = laqfi.quantize(model, Measured(fisher_of(model, pixels)), policy="bits", format="int8", one_size=True)
     assert small["layers.0.weight"].layout.taps == (4,)

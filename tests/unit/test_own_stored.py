@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
+import laqfi
 from diffusers_folder import small_unet
-from laqfi.api import load_model, quantize_model, save_model
+from laqfi.api import Measured
 from laqfi.base.errors import LaqfiError
 from laqfi.storage.kinds import CALLS
 from laqfi.storage.modules import StoredLayer, restored
@@ -45,13 +46,15 @@ def with_deltas(model, stored):
 
 def reloaded(model, tmp_path, make=None, **options):
     """The model with the stored weights, and another one on the file: of fresh weights, as a caller makes it."""
-    stored = quantize_model(model, ones(model), "bits", {"format": "int5", "rest": "float32"} | options)
-    save_model(tmp_path / "own.safetensors", stored)
+    stored = laqfi.quantize(
+        model, Measured(ones(model)), policy="bits", **({"format": "int5", "rest": "float32"} | options)
+    )
+    laqfi.save(stored, tmp_path / "own.safetensors")
     packed = copy.deepcopy(model) if make is None else make()
     with torch.no_grad():
         for parameter in packed.parameters():
             parameter.normal_()
-    load_model(packed, tmp_path / "own.safetensors")
+    laqfi.load(packed, tmp_path / "own.safetensors")
     return with_deltas(model, stored), packed
 
 
@@ -171,7 +174,7 @@ class Bare(nn.Module):
 def test_parameters_outside_of_layers_stay_in_float32(tmp_path):
     torch.manual_seed(0)
     model = Bare()
-    stored = quantize_model(model, ones(model), "bits", {"format": "int2", "rest": "float8_e4m3fn"})
+    stored = laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int2", rest="float8_e4m3fn")
     formats = {name: one.layout.format.name for name, one in stored.items()}
     kept = ("gain", "table", "kernel", "several.0", "several.1")
     assert formats == dict.fromkeys(kept, "float32") | {"last.weight": "int2", "last.bias": "float8_e4m3fn"}
@@ -183,7 +186,7 @@ def test_parameters_outside_of_layers_stay_in_float32(tmp_path):
 def test_a_budget_counts_what_stays_in_float32():
     model = Bare()
     options = {"target": {"ratio": 1.05}, "formats": ["int2", "int8"], "rest": "float32"}
-    stored = quantize_model(model, ones(model), "budget", options)
+    stored = laqfi.quantize(model, Measured(ones(model)), policy="budget", **options)
     size = sum(one.layout.bytes() for one in stored.values())
     assert size <= 4 * sum(p.numel() for p in model.parameters()) / 1.05
     assert stored["table"].layout.format.name == "float32"
@@ -228,40 +231,40 @@ REFUSED = {
 def test_a_layer_that_cannot_be_stored_is_refused_by_all_before_they_work(make, message, tmp_path):
     model = Wrapped(nn.Conv2d(4, 4, 3), make())
     with pytest.raises(LaqfiError, match=rf"^{message}[^\n]*$"):
-        quantize_model(model, {}, "bits", {"format": "int4"})
+        laqfi.quantize(model, Measured({}), policy="bits", format="int4")
     with pytest.raises(LaqfiError, match=rf"^{message}[^\n]*$"):
-        load_model(model, tmp_path / "missing.safetensors")
+        laqfi.load(model, tmp_path / "missing.safetensors")
 
 
 def test_a_model_that_is_stored_already_is_refused(tmp_path):
     _, packed = reloaded(Wrapped(nn.Linear(3, 3)), tmp_path)
     with pytest.raises(LaqfiError, match=r"^layers\.0: is stored already"):
-        quantize_model(packed, {}, "bits", {"format": "int4"})
+        laqfi.quantize(packed, Measured({}), policy="bits", format="int4")
     with pytest.raises(LaqfiError, match=r"^layers\.0: is stored already"):
-        load_model(packed, tmp_path / "own.safetensors")
+        laqfi.load(packed, tmp_path / "own.safetensors")
 
 
 def test_a_model_without_parameters_is_refused():
     with pytest.raises(LaqfiError, match=r"^the model holds no parameters"):
-        quantize_model(nn.ReLU(), {}, "bits", {"format": "int4"})
+        laqfi.quantize(nn.ReLU(), Measured({}), policy="bits", format="int4")
 
 
 def test_a_refused_file_leaves_the_model_as_it_is(tmp_path):
     reloaded(Wrapped(nn.Linear(3, 3)), tmp_path)
     model = Wrapped(nn.Linear(3, 4))
     with pytest.raises(LaqfiError, match="is of another network"):
-        load_model(model, tmp_path / "own.safetensors")
+        laqfi.load(model, tmp_path / "own.safetensors")
     assert type(model.layers[0]) is nn.Linear
 
 
 def test_no_weight_stays_alive_behind_the_stored_ones(tmp_path):
     model = Shared()
-    stored = quantize_model(model, ones(model), "bits", {"format": "int4"})
-    save_model(tmp_path / "own.safetensors", stored)
+    stored = laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4")
+    laqfi.save(stored, tmp_path / "own.safetensors")
     shapes = {tuple(parameter.shape) for parameter in model.parameters()}
     fresh = Shared()
     alive = [weakref.ref(parameter) for parameter in fresh.parameters()]
-    load_model(fresh, tmp_path / "own.safetensors")
+    laqfi.load(fresh, tmp_path / "own.safetensors")
     gc.collect()
     assert not any(ref() is not None for ref in alive)
     seen, left = set(), [fresh]
@@ -351,7 +354,7 @@ def test_hooks_of_a_layer_are_called_when_it_is_stored(tmp_path):
     plain, _ = reloaded(model, tmp_path)
     hooked = Wrapped(nn.Linear(4, 4))
     hooked.layers[0].register_forward_hook(lambda module, x, output: output + 1)
-    load_model(hooked, tmp_path / "own.safetensors")
+    laqfi.load(hooked, tmp_path / "own.safetensors")
     x = torch.randn(2, 4)
     assert torch.equal(hooked(x), plain(x) + 1)
 
@@ -361,8 +364,8 @@ def test_hooks_of_a_layer_are_called_when_it_is_stored(tmp_path):
 def test_groups_as_wide_as_a_channel_or_wider_are_the_channel(size, policy):
     model = Wrapped(nn.Conv2d(4, 4, 3), nn.Linear(4, 3), nn.ConvTranspose2d(4, 2, 3))
     options = {"bits": {"format": "int8"}, "budget": {"formats": ["int8"], "target": {"ratio": 1.5}}}[policy]
-    stored = quantize_model(model, ones(model), policy, options | {"group_size": size})
-    whole = quantize_model(model, ones(model), policy, options)
+    stored = laqfi.quantize(model, Measured(ones(model)), policy=policy, **(options | {"group_size": size}))
+    whole = laqfi.quantize(model, Measured(ones(model)), policy=policy, **options)
     for name, one in stored.items():
         assert one.layout == whole[name].layout
         assert all(torch.equal(part, whole[name].parts[key]) for key, part in one.parts.items())
@@ -370,7 +373,7 @@ def test_groups_as_wide_as_a_channel_or_wider_are_the_channel(size, policy):
 
 def test_norms_are_no_matrices_however_many_axes_they_have():
     model = Wrapped(nn.LayerNorm((7, 6)), nn.Linear(6, 6))
-    stored = quantize_model(model, ones(model), "bits", {"format": "int2"})
+    stored = laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int2")
     assert {name: one.layout.format.name for name, one in stored.items() if "weight" in name} == {
         "layers.0.weight": "float16",
         "layers.1.weight": "int2",
@@ -385,8 +388,8 @@ def corners_unused(model):
 
 def test_kernel_positions_are_left_out_only_when_asked():
     model = Wrapped(nn.Conv2d(4, 4, 3), nn.ConvTranspose2d(4, 4, 3))
-    whole = quantize_model(model, corners_unused(model), "bits", {"format": "int8"})
-    few = quantize_model(model, corners_unused(model), "bits", {"format": "int8"}, one_size=True)
+    whole = laqfi.quantize(model, Measured(corners_unused(model)), policy="bits", format="int8")
+    few = laqfi.quantize(model, Measured(corners_unused(model)), policy="bits", format="int8", one_size=True)
     assert whole["layers.0.weight"].layout.taps is None
     assert few["layers.0.weight"].layout.taps == tuple(range(1, 9))
     assert whole["layers.0.weight"].delta.abs().max() < 0.01
@@ -409,7 +412,7 @@ def test_fisher_information_of_another_model_is_refused(change, message):
     fisher = ones(model)
     change(fisher)
     with pytest.raises(LaqfiError, match=message):
-        quantize_model(model, fisher, "bits", {"format": "int4"})
+        laqfi.quantize(model, Measured(fisher), policy="bits", format="int4")
 
 
 @pytest.mark.parametrize("weighting", ["last", "sampler"])
@@ -417,4 +420,4 @@ def test_a_weighting_that_was_not_measured_is_refused(weighting):
     model = Wrapped(nn.Linear(3, 4))
     options = {"target": {"ratio": 2}, "formats": ["int4"], "weighting": weighting}
     with pytest.raises(LaqfiError, match=rf"^weighting: found '{weighting}', allowed is 'uniform'"):
-        quantize_model(model, ones(model), "budget", options)
+        laqfi.quantize(model, Measured(ones(model)), policy="budget", **options)

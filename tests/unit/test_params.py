@@ -244,15 +244,10 @@ def test_resolved_settings_do_not_depend_on_how_they_are_written(tmp_path):
 
 def test_resolved_settings_hold_every_default_and_nothing_of_other_profiles(tmp_path):
     found = resolved(tmp_path, tiny_params())
-    assert found.keys() == TINY.keys() | {"order", "profile", "program", "recoveries", "variants", "versions"}
+    assert found.keys() == TINY.keys() | {"export", "order", "profile", "program", "recoveries", "variants", "versions"}
     assert found["variants"]["threshold"] == {"policy": "threshold", "tau": 0.1, "dtype": "float16"}
-    assert found["variants"]["budget"]["target"] == {
-        "ratio": 5.0,
-        "bytes": None,
-        "mean_bits": None,
-        "format": None,
-        "of": "resident",
-    }
+    sizes = {"ratio": 5.0, "bytes": None, "mean_bits": None, "format": None}
+    assert found["variants"]["budget"]["target"] == sizes | {"of": "resident"}
     assert found["sample"]["eta"] == 0.0
     assert found["order"] == ["fp32", "threshold", "ratio", "budget"]
     assert found["versions"] == {"numpy": "1"}
@@ -275,7 +270,7 @@ def test_a_profile_runs_the_variants_it_names_in_the_order_of_the_blocks(tmp_pat
 @pytest.mark.parametrize("text", [None, "runs: {}", "runs: []", "other", "runs:\n  tiny-fp32: {profile: tiny}"])
 def test_a_record_of_other_runs_is_refused(tmp_path, text):
     params, path = load(write(tmp_path, tiny_params())), tmp_path / "runs.yaml"
-    path.write_text(yaml.safe_dump({"runs": params.runs(), "recovered": {}}))
+    path.write_text(yaml.safe_dump({"runs": params.runs(), "recovered": {}, "exported": {}}))
     whole.check_runs(params, path)
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(LaqfiError, match=r"runs\.yaml: lists other runs than params.yaml; `make runs` writes it"):
@@ -285,6 +280,20 @@ def test_a_record_of_other_runs_is_refused(tmp_path, text):
 def test_the_numbers_of_images_are_those_of_the_data():
     digits = datasets.load("digits", {})
     assert datasets.IMAGES["digits"] == (len(digits["train_images"]), len(digits["test_images"]))
+    assert datasets.SHAPES["digits"] == digits["train_images"].shape[1:]
+    assert datasets.SHAPES.keys() == datasets.IMAGES.keys() == datasets.DATASETS.keys() - {"folder"}
+
+
+@pytest.mark.parametrize(("name", "image"), [("digits", "1, 8, 8"), ("mnist", "1, 32, 32"), ("cifar10", "3, 32, 32")])
+def test_a_data_set_that_the_network_cannot_take_is_refused_with_both_shapes(tmp_path, name, image, monkeypatch):
+    def check_image(model, found):
+        raise ValueError(f"images are {tuple(found)}, allowed is (1, 16, 16), which the network was made for")
+
+    monkeypatch.setattr(families, "check_image", check_image)
+    found = tiny_params()
+    found["profiles"]["tiny"]["dataset"] = {"name": name}
+    with pytest.raises(LaqfiError, match=rf"dataset\.name: {name}: images are \({image}\), allowed is \(1, 16"):
+        load(write(tmp_path, found))
 
 
 def renamed(tmp_path, name):

@@ -57,6 +57,20 @@ def test_what_a_layer_computes_with_is_to_the_last_bit_what_is_stored(layout, fa
         assert ".zero_point" not in begun or torch.equal(found[".zero_point"], begun[".zero_point"])
 
 
+@pytest.mark.parametrize("scale", [6e-8, 1e-6, 5e-5, 0.5, 60_000.0])
+def test_a_scale_stays_where_it_is_as_long_as_nothing_moves_it(scale):
+    """Also one below the normal numbers of float16, which the steps of open grids are."""
+    layout = Layout(Format("int12", group_size=-1), (2, 3))
+    codes = Codes(torch.tensor([[2048.0, 2049, 2047, 4000, 100, 2050]]), torch.tensor([[scale]]).half().float(), 2048)
+    one = LearnedTensor(layout, layout.parts(codes), "scales")
+    before = one(torch.float32).clone()
+    one.keep_in_range()
+    assert torch.equal(one(torch.float32), before)
+    one.logs.data.fill_(-99.0)
+    one.keep_in_range()
+    assert one.parts()[".scale"].item() > 0
+
+
 def test_a_scale_of_zero_and_the_sign_of_a_scale_stay():
     layout = Layout(Format("int4"), (3, 4))
     codes = Codes(torch.full((3, 4), 3.0), torch.tensor([[0.0], [-0.5], [0.5]]), 8)

@@ -245,7 +245,7 @@ def test_bits_lie_above_the_bound_and_floats_have_none():
     assert found["bits"] == pytest.approx(4 + 16 / 64)
     assert 2.5 < found["bound"] < found["bits"]
     plain = Layout(Format("float16"), (16, 64))
-    assert bits_over_bound({"w": plain}, {"w": weight}, change, {"w": fisher}, 0) is None
+    assert bits_over_bound({"w": plain}, {"w": weight}, change, {"w": fisher}, plain.bytes()) is None
 
 
 def test_predicted_change_sums_fisher_times_squared_error():

@@ -1,9 +1,5 @@
 """What is exported for diffusers, held against SDNQ itself, which loads it."""
 
-import os
-
-os.environ["SDNQ_USE_TORCH_COMPILE"] = "0"  # else it compiles for half a minute when it is imported
-
 import json
 import shutil
 import tempfile
@@ -11,26 +7,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import ConfigMixin, DDPMPipeline, DDPMScheduler, ModelMixin, UNet2DModel
+from diffusers import ConfigMixin, DDPMPipeline, DDPMScheduler, DiffusionPipeline, ModelMixin, UNet2DModel
 from diffusers.configuration_utils import register_to_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sdnq import packed_int
 from torch import nn
 
-from laqfi.api import load_model, save_model
+import laqfi
 from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.diffusion.params import Diffusion
-from laqfi.models import pretrained
-from laqfi.models.diffusers_unet import Diffusers
 from laqfi.models.unet import UNet, Unet
 from laqfi.quant.apply import as_file, stored_size
 from laqfi.quant.rounding import Stored, store
+from laqfi.shell.program import main
 from laqfi.stages.export import export
-from laqfi.storage.described import header, output_axes
-from laqfi.storage.exported import export_folder
+from laqfi.storage.described import VERSION, header, output_axes
+from laqfi.storage.exported import export_folder, frame_of_folder, sizes_in
 from laqfi.storage.formats import Format
 from laqfi.storage.layout import Layout
 from laqfi.storage.sdnq import block_of, form_of, pack, quantization_config
@@ -191,15 +186,15 @@ def stored_as(model: nn.Module, formats: list[Format], rest: str = "float16", ta
 
 
 def exported(source: Path, stored: dict[str, Stored], out: Path, **metadata) -> Path:
-    export_folder(source, *as_file(stored, metadata), out, Path("model.safetensors"))
+    export_folder(frame_of_folder(source), *as_file(stored, metadata), out, Path("model.safetensors"))
     return out
 
 
 def packed(stored: dict[str, Stored], folder: Path, **other) -> nn.Module:
     """Our own network on the stored tensors."""
-    save_model(folder / "own.safetensors", stored)
+    laqfi.save(stored, folder / "own.safetensors")
     model = network(**other)
-    load_model(model, folder / "own.safetensors")
+    laqfi.load(model, folder / "own.safetensors")
     return model
 
 
@@ -230,6 +225,8 @@ EVERY = [
 def test_an_exported_pipeline_draws_the_same_images(pipeline, tmp_path, formats, rest, taps):
     stored = stored_as(network(), formats, rest, taps)
     theirs = DDPMPipeline.from_pretrained(exported(pipeline, stored, tmp_path / "out"))
+    written, size = load_file(tmp_path / "out/unet/diffusion_pytorch_model.safetensors"), sizes_in(network())
+    assert sum(t.nbytes for t in written.values()) == sum(size(name, one.layout) for name, one in stored.items())
     ours = image(packed(stored, tmp_path), theirs.scheduler)
     assert ours.std() > 0.1
     assert (image(theirs.unet, theirs.scheduler) - ours).abs().max() <= 1e-4
@@ -314,15 +311,40 @@ def test_a_folder_of_another_class_is_refused(tmp_path):
         exported(tmp_path, {}, tmp_path / "out")
 
 
-def test_the_stage_exports_the_family_of_diffusers_alone(pipeline, tmp_path):
-    unet, scheduler = pretrained.read_configs(pipeline)
-    settings = Diffusers(family="diffusers", sha256="0" * 64, unet=unet, scheduler=scheduler)
-    tensors, metadata = as_file(stored_as(network(), [Format("int4")]), header(settings, None, [1, 8, 8]))
-    write_stored(tmp_path / "a.safetensors", tensors, metadata)
-    export(model=tmp_path / "a.safetensors", source=pipeline, out=tmp_path / "out")
-    assert DDPMPipeline.from_pretrained(tmp_path / "out").unet.conv_in.weight.dtype == torch.uint8
+def model_file(path: Path, pipeline: str | None, scheduler: str = "DDPMScheduler") -> Path:
+    """As the stage `quantize` writes it."""
+    unet = json.loads(json.dumps(dict(network().config)))
+    described = {"family": "diffusers", "sha256": "0", "unet": unet | {"_class_name": "UNet2DModel"}}
+    described |= {"scheduler": {"_class_name": scheduler, "beta_schedule": "linear"}, "pipeline": pipeline}
+    tensors, metadata = as_file(stored_as(network(), [Format("int4")]), {"version": VERSION})
+    write_stored(path, tensors, metadata | {"model": described, "diffusion": None, "image": [1, 8, 8]})
+    return path
+
+
+@pytest.mark.parametrize(("named", "kind"), [("DDIMPipeline", "DDIMPipeline"), (None, "DDPMPipeline")])
+def test_the_stage_exports_a_pipeline_of_what_the_file_says(tmp_path, named, kind):
+    export(model=model_file(tmp_path / "a.safetensors", named), out=tmp_path / "out")
+    made = DiffusionPipeline.from_pretrained(tmp_path / "out")
+    assert (type(made).__name__, type(made.scheduler).__name__) == (kind, kind.replace("Pipeline", "Scheduler"))
+    assert made.unet.conv_in.weight.dtype == torch.uint8
+
+
+def test_a_file_is_exported_like_the_folder_it_came_from(pipeline, tmp_path):
+    main(["export", str(model_file(tmp_path / "a.safetensors", None)), "--out", str(tmp_path / "out")])
+    source = str(pipeline / "unet")
+    main(["export", str(tmp_path / "a.safetensors"), "--source", source, "--out", str(tmp_path / "alone")])
+    name = "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "out/unet" / name).read_bytes()
+    assert not (tmp_path / "alone/model_index.json").exists()
+
+
+def test_the_stage_refuses_what_has_no_form(tmp_path):
+    euler = model_file(tmp_path / "a.safetensors", None, "EulerDiscreteScheduler")
+    with pytest.raises(LaqfiError, match="a U-Net alone with EulerDiscreteScheduler is no pipeline of diffusers, all"):
+        export(model=euler, out=tmp_path / "out")
     settings = Unet(family="unet", base_channels=4, attention=[2], heads=2, dropout=0.1)
     other = header(settings, Diffusion(timesteps=100, beta_start=0.001, beta_end=0.1), [1, 8, 8])
     write_stored(tmp_path / "b.safetensors", UNet(settings, 1).state_dict(), other)
     with pytest.raises(LaqfiError, match="family is 'unet', exports are for models of the diffusers family"):
-        export(model=tmp_path / "b.safetensors", source=pipeline, out=tmp_path / "other")
+        export(model=tmp_path / "b.safetensors", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ STAGES = [
     f"laqfi.stages.{file.stem}"
     for file in (ROOT / "src/laqfi/stages").glob("*.py")
     if file.stem not in ("__init__", "command")
-]
+] + ["laqfi.models.diffusers_network"]  # which stages load late
 
 ONCE = {
     f"{name}@tiny"

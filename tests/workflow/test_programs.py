@@ -38,7 +38,7 @@ def executed() -> dict[str, set[str]]:
 
 def test_the_program_of_a_stage_is_what_importing_it_executes_and_its_templates(executed):
     """So no import is hidden, as one by name would be. What loads late, for networks of diffusers, counts too."""
-    late = {str(program.PACKAGE / "models/diffusers_network.py")}
+    late = {str(program.PACKAGE / f"models/{name}.py") for name in ("diffusers_network", "prediction")}
     for stage in STAGES:
         found = {str(path) for path in program.closure(program.PACKAGE / f"stages/{stage}.py", program.imported)}
         templates = {path for path in found if path.endswith(".j2")}

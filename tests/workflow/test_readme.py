@@ -159,10 +159,11 @@ class Small(nn.Module):
 def test_the_python_of_the_readme_and_of_the_method_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = Small()
+    weights = dict(model.named_parameters())
     names = {"model": model, "images": torch.rand(4, 1, 8, 8) * 2 - 1}
     run_python(README, names)
-    assert 0 < Path("smaller.safetensors").stat().st_size < 4 * sum(p.numel() for p in model.parameters())
-    names |= {"weight": model.first.weight.detach(), "fisher": names["fisher"]["first.weight"]}
+    assert 0 < Path("smaller.safetensors").stat().st_size < 4 * sum(p.numel() for p in weights.values())
+    names |= {"weight": weights["first.weight"].detach(), "fisher": names["measured"].fisher["first.weight"]}
     run_python(METHOD, names)
     assert names["stored"].parts[".packed"].dtype == torch.uint8
     assert names["layout"].restore(names["stored"].parts).shape == names["weight"].shape

@@ -1,11 +1,12 @@
 """Every stage says what a cluster has to know before it runs it."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from calls import Package
-from stages import load
+from stages import load, resources
 from tiny import ROOT
 
 STAGES = load(ROOT / "dvc.yaml")
@@ -17,6 +18,30 @@ RULES = [name for name in STAGES if name != "params"]  # what that one makes the
 def test_a_stage_states_memory_and_run_time(name):
     assert {"mem_mb", "runtime"} <= STAGES[name].resources.keys() <= {"mem_mb", "runtime", "gpu"}
     assert all(isinstance(amount, int) for amount in STAGES[name].resources.values())
+
+
+def test_a_job_that_holds_the_model_asks_for_more_for_a_larger_one():
+    fisher, dataset = STAGES["fisher"], STAGES["dataset"]
+    sizes = {"trained": {"family": "unet"}, "small": {"parameters": 40_000_000}, "large": {"parameters": 400_000_000}}
+    config = {"profiles": {name: {"model": model} for name, model in sizes.items()}}
+
+    def asked(stage, profile):
+        found = resources(stage, config)
+        return {kind: one(SimpleNamespace(profile=profile)) if callable(one) else one for kind, one in found.items()}
+
+    assert asked(fisher, "trained") == asked(fisher, "small") == fisher.resources
+    assert asked(fisher, "large") == {
+        "mem_mb": fisher.resources["mem_mb"] + 40 * 360,
+        "runtime": 10 * fisher.resources["runtime"],
+        "gpu": 1,
+    }
+    assert asked(dataset, "large") == dataset.resources
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_job_is_sized_by_the_model_if_it_reads_a_file_of_one(name):
+    reads = any(re.search(r"/(model|\{variant\}|fp32)\.safetensors", dep) for dep in STAGES[name].deps)
+    assert STAGES[name].sized == (reads or name == "train")
 
 
 def module_of(name: str) -> str:

@@ -27,15 +27,19 @@ HELD_OUT = 360  # digits kept for testing, a fifth of the 1,797
 Arrays = dict[str, np.ndarray]
 # A data set's keyword-only parameters are what the block `dataset` of params.yaml may say beside its name.
 DATASETS: Registry = Registry()
-# Training and test images by name: params.yaml is checked against them. Those of a folder are recorded with it.
+# Training and test images, and what one is [C, H, W], by name: params.yaml is checked against them. Those of a folder
+# are recorded with it.
 IMAGES: dict[str, tuple[int, int]] = {}
+SHAPES: dict[str, tuple[int, int, int]] = {}
 
 
-def data_set(train: int, test: int) -> Callable[[Callable[..., Arrays]], Callable[..., Arrays]]:
-    """Register a function under its name, with how many images it gives."""
+def data_set(
+    train: int, test: int, image: tuple[int, int, int]
+) -> Callable[[Callable[..., Arrays]], Callable[..., Arrays]]:
+    """Register a function under its name, with how many images [C, H, W] it gives."""
 
     def register(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
-        IMAGES[function.__name__] = (train, test)
+        IMAGES[function.__name__], SHAPES[function.__name__] = (train, test), image
         return DATASETS(function)
 
     return register
@@ -61,10 +65,13 @@ def load(name: str, options: Mapping) -> Arrays:
     counts = len(found["train_images"]), len(found["test_images"])
     if counts != IMAGES.get(name, counts):
         raise LaqfiError(f"dataset: {name} gives {counts} training and test images, it says {IMAGES[name]}")
+    shape = found["train_images"].shape[1:]
+    if shape != SHAPES.get(name, shape):
+        raise LaqfiError(f"dataset: {name} gives images {shape}, it says {SHAPES[name]}")
     return found
 
 
-@data_set(train=1437, test=360)
+@data_set(train=1437, test=360, image=(1, 8, 8))
 def digits() -> Arrays:
     """The 1,797 digits of scikit-learn at their own 8 x 8, intensities 0..16 stretched to 0..255."""
     bunch = load_digits()
@@ -75,25 +82,25 @@ def digits() -> Arrays:
     return dict(zip(("train_images", "test_images", "train_labels", "test_labels"), split, strict=True))
 
 
-@data_set(train=60_000, test=10_000)
+@data_set(train=60_000, test=10_000, image=(1, CANVAS, CANVAS))
 def mnist() -> Arrays:
     """LeCun et al. 1998, 28 x 28 on the canvas."""
     return from_torchvision(datasets.MNIST)
 
 
-@data_set(train=60_000, test=10_000)
+@data_set(train=60_000, test=10_000, image=(1, CANVAS, CANVAS))
 def fashion_mnist() -> Arrays:
     """Xiao et al. 2017, likewise."""
     return from_torchvision(datasets.FashionMNIST)
 
 
-@data_set(train=60_000, test=10_000)
+@data_set(train=60_000, test=10_000, image=(1, CANVAS, CANVAS))
 def kmnist() -> Arrays:
     """Clanuwat et al. 2018, likewise."""
     return from_torchvision(datasets.KMNIST)
 
 
-@data_set(train=50_000, test=10_000)
+@data_set(train=50_000, test=10_000, image=(3, 32, 32))
 def cifar10() -> Arrays:
     """Krizhevsky 2009, 32 x 32 in colour."""
     return cifar.read()

@@ -4,7 +4,7 @@ import hashlib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -92,11 +92,18 @@ def labels_of(folder: Path, names: Collection[str]) -> dict[str, int]:
     return {name: labels[name.rpartition("/")[0]] for name in names} if len(labels) > 1 else {}
 
 
-def read(folder: Path, side: int, channels: int | None = None, sha256: str | None = None) -> dict[str, np.ndarray]:
+def read(
+    folder: Path,
+    side: int,
+    channels: int | None = None,
+    sha256: str | None = None,
+    most: tuple[int, int] | None = None,
+) -> dict[str, np.ndarray]:
     """`train_images`, `test_images` uint8 [N, C, side, side], and labels int64 [N] where there are any.
 
-    In the order of the files' hashes. Raises LaqfiError as `listed` does, for a folder that is not the one `sha256` was
-    made of, for an image that is smaller or damaged, and without `channels` for grey images among coloured ones.
+    In the order of the files' hashes; of each part only the first, if `most` says how many at most. Raises LaqfiError
+    as `listed` does, for a folder that is not the one `sha256` was made of, for an image that is smaller or damaged,
+    and without `channels` for grey images among coloured ones.
     """
     found = folders.hashes(folder, SUFFIXES)
     if sha256:
@@ -106,6 +113,8 @@ def read(folder: Path, side: int, channels: int | None = None, sha256: str | Non
         raise LaqfiError(f"{folder}: some images are grey and some are not; allowed is one kind, or `channels`: 1 or 3")
     labels = labels_of(folder, found)
     order = sorted(found, key=lambda name: (found[name], name))
+    if most is not None:
+        order = [name for part in zip((False, True), most, strict=True) for name in first(order, found, *part)]
     images = np.empty((len(order), channels, side, side), np.uint8)
     for name, place in zip(order, images, strict=True):
         with opened(folder / name, found[name]) as image:
@@ -118,6 +127,11 @@ def read(folder: Path, side: int, channels: int | None = None, sha256: str | Non
         given = np.array([labels[name] for name in order], np.int64)
         arrays |= {"train_labels": given[~test], "test_labels": given[test]}
     return arrays
+
+
+def first(order: list[str], found: Mapping[str, str], held_out: bool, count: int) -> list[str]:
+    """So many of the files, by their hashes, that are held out or not."""
+    return [name for name in order if is_held_out(found[name]) == held_out][:count]
 
 
 @contextmanager

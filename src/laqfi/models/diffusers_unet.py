@@ -11,17 +11,21 @@ from laqfi.base.errors import LaqfiError
 from laqfi.models import pretrained, scheduler
 
 Config = dict[str, object]
+PIPELINES = {"DDIMScheduler": "DDIMPipeline", "DDPMScheduler": "DDPMPipeline"}  # that draw of noise alone
 
 
 class Diffusers(Block):
     """What was read of a folder of diffusers: a pipeline, or its U-Net alone.
 
     path: where it lies; None where that does not matter. sha256: of its configs and weights, which the stage `train`
-    reads. unet, scheduler: the configs; a folder without a scheduler's needs it said. class_label: of networks with
-    classes the one that is measured and drawn.
+    reads. unet, scheduler: the configs; a folder without a scheduler's needs it said. pipeline: its kind, None for a
+    U-Net alone. parameters: how many, by which jobs on a cluster are sized. class_label: of networks with classes the
+    one that is measured and drawn.
     """
 
     family: Literal["diffusers"]
+    pipeline: str | None = None
+    parameters: int | None = None
     path: str | None = None
     sha256: str
     unet: Config
@@ -63,6 +67,17 @@ def image_of(settings: Diffusers) -> tuple[int, int, int]:
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise ValueError(f"unet.sample_size is {found}, allowed is a side in pixels, or two")
     return settings.unet.get("in_channels", 3), *sides
+
+
+def pipeline_of(settings: Diffusers) -> str:
+    """The kind of pipeline that draws with the network. Raises ValueError if diffusers has none for its scheduler."""
+    name = settings.scheduler["_class_name"]
+    if settings.pipeline is None and name not in PIPELINES:
+        raise ValueError(
+            f"a U-Net alone with {name} is no pipeline of diffusers, allowed is the folder of a pipeline, or"
+            f" {' or '.join(PIPELINES)}"
+        )
+    return settings.pipeline or PIPELINES[name]
 
 
 def check_image(settings: Diffusers, image: tuple[int, int, int]) -> None:

@@ -20,18 +20,45 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 class NetworkFolder(Block):
-    """What is recorded of a folder: params.yaml is checked against it. No `scheduler` where the folder has none."""
+    """What is recorded of a folder: params.yaml is checked against it. No `scheduler` where the folder has none.
+
+    `pipeline` is its kind, None for a U-Net alone; `parameters` is how many weights the network has.
+    """
 
     sha256: str
     unet: dict[str, object]
     scheduler: dict[str, object] | None
+    pipeline: str | None = None
+    parameters: int | None = None
 
 
 def listed(folder: Path) -> NetworkFolder:
     """What is recorded of a folder. Raises LaqfiError if it is none that can be read."""
     unet, scheduler = read_configs(folder)
-    weight_files(folder)
-    return NetworkFolder(sha256=folders.digest(folders.hashes(folder, SUFFIXES)), unet=unet, scheduler=scheduler)
+    parameters = sum(map(count_of, weight_files(folder)))
+    return NetworkFolder(
+        sha256=folders.digest(folders.hashes(folder, SUFFIXES)),
+        unet=unet,
+        scheduler=scheduler,
+        pipeline=pipeline_in(folder),
+        parameters=parameters,
+    )
+
+
+def count_of(path: Path) -> int:
+    """Numbers in a safetensors file, of which the header alone is read. Raises LaqfiError if it cannot be."""
+    with files.readable(path) as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def pipeline_in(folder: Path) -> str | None:
+    """The kind of pipeline in the folder. Raises LaqfiError for an index that names none."""
+    if not (index := folder / "model_index.json").is_file():
+        return None
+    found = read_config(index).get("_class_name")
+    if not isinstance(found, str):
+        raise LaqfiError(f"{index}: _class_name is {found!r}, allowed is the name of a pipeline")
+    return found
 
 
 def unet_folder(folder: Path) -> Path:

@@ -41,10 +41,14 @@ def check_scheduler(config: Mapping) -> None:
 
 
 def make_scheduler(config: Mapping):
-    """A new scheduler, without any steps yet. Its config holds the defaults of what `config` leaves out."""
+    """A new scheduler, without any steps yet. Its config holds the defaults of what `config` leaves out.
+
+    Its tables are on the CPU, also where networks are built on the device "meta", which has no numbers.
+    """
     import diffusers
 
-    return getattr(diffusers, config["_class_name"]).from_config(dict(config))
+    with torch.device("cpu"):
+        return getattr(diffusers, config["_class_name"]).from_config(dict(config))
 
 
 def prediction_type(config: Mapping) -> str:
@@ -59,7 +63,8 @@ def has_learned_variance(config: Mapping) -> bool:
 
 def alphas_cumprod(config: Mapping) -> Tensor:
     """ᾱ as float64 [T + 1]; index 0 is the clean image, so index t is the timestep t − 1 of diffusers."""
-    return torch.cat([torch.ones(1, dtype=torch.float64), make_scheduler(config).alphas_cumprod.double()])
+    table = make_scheduler(config).alphas_cumprod.double()
+    return torch.cat([table.new_ones(1), table])
 
 
 def timesteps(config: Mapping, steps: int) -> list[int]:

@@ -54,16 +54,21 @@ def counts(dataset: Dataset, recorded: Recorded | None) -> tuple[int, int]:
 
 
 def check_networks(dataset: Dataset, model: families.Settings, features: Features, recorded: Recorded | None) -> None:
-    """Raises LaqfiError if the model, or the classifier that is to judge it, cannot take the images of a folder."""
-    if (found := recorded_images(dataset, recorded)) is None:
+    """Raises LaqfiError if the model cannot take the images, or the classifier that judges it those of a folder."""
+    found, options = recorded_images(dataset, recorded), dataset.model_extra
+    if found is None:
+        check_image(model, datasets.SHAPES[dataset.name], f"dataset.name: {dataset.name}: ")
         return
-    options = dataset.model_extra
     shape = options["channels"], options["side"], options["side"]
     if (size := found.files * math.prod(shape)) > npz.LIMIT:
         raise LaqfiError(f"dataset: {found.files} images {shape} are {size:,} bytes, allowed are {npz.LIMIT:,}")
+    check_image(model, shape, "dataset.side: ")
+    if features.network == "classifier":
+        check_classes(found.labels, options["side"])
+
+
+def check_image(model: families.Settings, shape: tuple[int, int, int], where: str) -> None:
     try:
         families.check_image(model, shape)
     except ValueError as error:
-        raise LaqfiError(f"dataset.side: {error}") from error
-    if features.network == "classifier":
-        check_classes(found.labels, options["side"])
+        raise LaqfiError(f"{where}{error}") from error

@@ -18,7 +18,7 @@ def settled(model: object, recorded: Recorded | None) -> object:
     path = model.get("path") if isinstance(model, dict) else None
     if not isinstance(path, str) or model.get("family") != "diffusers":
         return model
-    if taken := sorted({"unet", "sha256"} & model.keys()):
+    if taken := sorted({"parameters", "pipeline", "unet", "sha256"} & model.keys()):
         raise LaqfiError(f"model.{taken[0]}: found one, allowed is none beside a path: the folder has its own")
     try:
         found = FOLDER.validate_python(dict(entry(recorded, path, "model.path")))
@@ -28,4 +28,4 @@ def settled(model: object, recorded: Recorded | None) -> object:
         word = "one, as the folder has none" if found.scheduler is None else "none, as the folder has its own"
         raise LaqfiError(f"model.scheduler: allowed is {word}: {path}")
     brought = {} if found.scheduler is None else {"scheduler": found.scheduler}
-    return model | brought | {"unet": found.unet, "sha256": found.sha256}
+    return model | brought | found.model_dump(exclude={"scheduler"})

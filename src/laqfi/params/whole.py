@@ -14,6 +14,7 @@ from laqfi.data import datasets
 from laqfi.data.params import Dataset
 from laqfi.diffusion.params import Diffusion, Train
 from laqfi.models import families
+from laqfi.models.diffusers_unet import pipeline_of
 from laqfi.models.scheduler import alphas_cumprod
 from laqfi.models.scheduler import timesteps as called_at
 from laqfi.params import folders, images, networks, sweeps, yaml12
@@ -44,6 +45,7 @@ class Profile(Block):
     sample: Sample
     evaluate: Evaluate
     controls: Controls
+    export: list[Name] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod
@@ -62,6 +64,20 @@ class Profile(Block):
             if (getattr(self, key) is None) != brought:
                 word = "none: the model brings its own" if brought else f"a block, which {self.model.family} needs"
                 raise ValueError(f"{key}: found {'one' if brought else 'none'}, allowed is {word}")
+        return self
+
+    @model_validator(mode="after")
+    def exports_are_of_diffusers(self):
+        if self.export and self.model.family != "diffusers":
+            raise ValueError(
+                f"export: found {self.export}, allowed is none for the family {self.model.family!r}: exports are for"
+                " models of the diffusers family"
+            )
+        if self.export:
+            try:
+                pipeline_of(self.model)
+            except ValueError as error:
+                raise ValueError(f"export: {error}") from error
         return self
 
     @property
@@ -230,11 +246,29 @@ class Params(Block):
                 raise ValueError(
                     f"variants.{corrected[0]}.correct: found one, allowed is none where a scheduler samples"
                 )
-            for place, names, known in (("variants", named, self.variants), ("sample.headline", again, runs)):
+            places = {
+                "variants": (named, self.variants),
+                "sample.headline": (again, runs),
+                "export": (profile.export, runs),
+            }
+            for place, (names, known) in places.items():
                 for name in names:
                     if name not in known:
                         allowed = f"allowed is one of {sorted(known)}"
                         raise ValueError(f"profiles.{key}.{place} names {name!r}, {allowed}")
+        return self
+
+    @model_validator(mode="after")
+    def exports_have_a_form(self):
+        for key, profile in self.profiles.items():
+            if len(set(profile.export)) < len(profile.export):
+                raise ValueError(f"profiles.{key}.export is {profile.export}, allowed is each variant once")
+            for name in profile.export:
+                if more := {"activations", "correct"} & self.variants[name].given().keys():
+                    raise ValueError(
+                        f"profiles.{key}.export names {name!r}, allowed are variants without {min(more)}, for which a"
+                        " folder of diffusers has no form"
+                    )
         return self
 
     def variants_of(self, profile: str) -> list[str]:
@@ -247,6 +281,10 @@ class Params(Block):
             if (name in named if named is not None else one.profiles is None)
             or (one.profiles is not None and profile in one.profiles)
         ]
+
+    def exported(self) -> list[str]:
+        """Of the `runs` the names of those whose model is exported."""
+        return [name for name, run in self.runs().items() if run["variant"] in self.profiles[run["profile"]].export]
 
     def runs(self) -> dict[str, dict[str, str]]:
         """The pairs of an active profile and a variant, by the name that their stages have in dvc.lock.
@@ -342,6 +380,10 @@ def read_versions(path: Path) -> dict[str, str]:
 def check_runs(params: Params, path: Path) -> None:
     """Raises LaqfiError unless the file lists what the active profiles run: DVC makes its stages of it."""
     runs = params.runs()
-    recovered = {name: run for name, run in runs.items() if run["stored"] == "recover"}
-    if not path.exists() or yaml12.read(path) != {"runs": runs, "recovered": recovered}:
+    listed = {
+        "runs": runs,
+        "recovered": {name: run for name, run in runs.items() if run["stored"] == "recover"},
+        "exported": {name: runs[name] for name in params.exported()},
+    }
+    if not path.exists() or yaml12.read(path) != listed:
         raise LaqfiError(f"{path}: lists other runs than params.yaml; `make runs` writes it, then run again")

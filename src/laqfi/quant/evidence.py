@@ -14,6 +14,8 @@ from laqfi.sensitivity.compensation import Compensation
 from laqfi.storage.formats import WHOLE_CHANNEL, Format
 from laqfi.storage.layout import Layout
 
+Sizes = Callable[[str, Layout], int]  # bytes of the tensor of that name in a layout, where it is to be written
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -27,6 +29,7 @@ class Evidence:
 
     What a policy wants is limited by three more. `formats`: "any", "floats" (norms), or "float32" alone.
     `uncompensated` tensors are rounded to nearest. `whole` ones keep the kernel positions without Fisher information.
+    `sizes` says what a layout takes where that is no file of this package.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Evidence:
     formats: Literal["any", "floats", "float32"] = "any"
     uncompensated: bool = False
     whole: bool = False
+    sizes: Sizes | None = None
     kept: dict[tuple, Stored] = field(default_factory=dict, repr=False)
     costs: dict[tuple, tuple[float, float]] = field(default_factory=dict, repr=False)
 
@@ -62,6 +66,11 @@ class Evidence:
         if format.group_size < layout.columns:
             return layout
         return replace(layout, format=replace(format, group_size=WHOLE_CHANNEL))
+
+    def bytes(self, format: Format) -> int:
+        """What the tensor takes in a format."""
+        layout = self.layout(format)
+        return layout.bytes() if self.sizes is None else self.sizes(self.name, layout)
 
     @cached_property
     def live_taps(self) -> tuple[int, ...] | None:

@@ -61,6 +61,21 @@ class LearnedTensor(nn.Module):
     def scale(self) -> Tensor:
         return self.grid.scale if self.logs is None else as_stored(self.grid.scale * self.logs.exp(), torch.float16)
 
+    def size(self) -> Tensor:
+        """Σ log2(1 + |code|) of codes that learn, from the middle of their format: about how their bits grow."""
+        return (self.places - self.layout.format.levels / 2).abs().add(1).log2().sum()
+
+    @torch.no_grad()
+    def taken_back(self, until: float, growth: bool) -> Tensor:
+        """What `places` would be, had no code moved that moved by less than `until`, in units of codes.
+
+        `growth`: of those codes alone that are larger than they were.
+        """
+        middle, begun = self.layout.format.levels / 2, self.grid.codes
+        larger = (self.places.round() - middle).abs() > (begun - middle).abs()
+        near = (self.places - begun).abs() < until
+        return begun.where(near & larger if growth else near, self.places)
+
     @torch.no_grad()
     def keep_in_range(self) -> None:
         """What learning moved beyond the grid, or beyond what its format holds, back to the end of it."""

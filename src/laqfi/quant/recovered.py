@@ -1,5 +1,6 @@
 """A model file whose tensors learned from FP32: the same names, formats and bytes with other values."""
 
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -8,9 +9,11 @@ from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.calibration import CalibrationSet
 from laqfi.quant.fitted import File, network_of
+from laqfi.quant.fitting import finest
+from laqfi.quant.knapsack import BudgetTooSmallError
 from laqfi.quant.learned import LearnedTensor
 from laqfi.quant.ptqd import measured_correction
-from laqfi.quant.recipe import Learn, Recover
+from laqfi.quant.recipe import Recover
 from laqfi.quant.recovery import Recovery, draws, recover
 from laqfi.storage.activations import RoundedInput, straight_through
 from laqfi.storage.described import alphas_cumprod_of
@@ -19,13 +22,15 @@ from laqfi.storage.model_file import model_of, unwrapped, with_tables
 from laqfi.storage.modules import StoredTensor
 from laqfi.storage.stored_file import stored_file
 
+TRIES, FARTHEST = 64, 256  # how finely it is tried by how far codes moved, and up to where, in units of codes
+
 
 def recovered(
     settings: Recover, file: File, base: File, images: Tensor, found: CalibrationSet, path: Path, resume: Path
 ) -> tuple[File, tuple[float, float]]:
     """The file with what learning ended in, or as it was where that is no better; the errors before and after.
 
-    A coded file with a limit stays within it: its codes do not learn, and where it still would not, it is as it was.
+    A coded file with a limit stays within it: codes go back to what they were until it does, or all that was learned.
 
     `base` is FP32's file, `images` [N, C, H, W] are those of training. Rounded inputs keep their ranges, and weights
     learn behind them; what corrects the noise is measured anew, of the network that it is to correct. `path` names the
@@ -36,12 +41,11 @@ def recovered(
     teacher = network_of(*base, path)
     tried = draws(settings, images, alphas_cumprod_of(metadata).float(), found)
     recovery = Recovery(student, teacher, learned, tried, settings)
-    before, after = recover(recovery, resume)
-    made = tensors | parts_of(learned)
-    if "limit" in metadata and len(stored_file(made, metadata)) > metadata["limit"]:
-        after = before
+    before, after = recover(recovery, resume, priced="limit" in metadata)
+    if "limit" in metadata:
+        after = recovery.tried_error() if fit(file, learned) else before
     if after < before:
-        tensors = made
+        tensors = tensors | parts_of(learned)
     if "correction" in metadata:
         plain = {name: one for name, one in tensors.items() if not name.startswith("correction/")}
         quantized = model_of(plain, uncorrected(metadata), path, default_device())[0]
@@ -53,13 +57,32 @@ def parts_of(learned: dict[str, LearnedTensor]) -> dict[str, Tensor]:
     return {f"{name}{part}": one.cpu() for name, whole in learned.items() for part, one in whole.parts().items()}
 
 
-def within(learn: Learn, layouts: dict[str, Layout]) -> Learn:
-    """What of `learn` may learn in a file with a limit: no codes, which take more bytes the farther they move.
+def fit(file: File, learned: dict[str, LearnedTensor]) -> bool:
+    """Take codes back until the file is within its limit; whether that could be.
 
-    And no scales where tensors have several, whose equal mantissas are coded once.
+    First those that grew, then any; those that moved least before others.
     """
-    several = any(not one.format.is_float and one.groups > 1 for one in layouts.values())
-    return "norms" if several or learn == "norms" else "scales"
+    tensors, metadata = file
+    codes = {name: one for name, one in learned.items() if one.places is not None}
+    ended = {name: one.places.detach().clone() for name, one in codes.items()}
+
+    def put(place: int, growth: bool) -> None:
+        for name, one in codes.items():
+            one.places.data.copy_(ended[name])
+            one.places.data.copy_(one.taken_back(place / TRIES, growth))
+
+    def size(place: int, growth: bool) -> int:
+        put(place, growth)
+        return len(stored_file(tensors | parts_of(learned), metadata))
+
+    for growth in (True, False):
+        try:
+            place = finest(partial(size, growth=growth), metadata["limit"], 0, 1.0, (0, FARTHEST * TRIES))
+        except BudgetTooSmallError:
+            continue
+        put(place, growth)
+        return True
+    return False
 
 
 def learning_network(file: File, settings: Recover, path: Path) -> tuple[nn.Module, dict[str, LearnedTensor]]:
@@ -67,10 +90,10 @@ def learning_network(file: File, settings: Recover, path: Path) -> tuple[nn.Modu
     tensors, metadata = file
     network, layouts, tables = unwrapped(tensors, metadata, path)
     check_learnable(layouts, settings, path)
-    learn, learned = within(settings.learn, layouts) if "limit" in metadata else settings.learn, {}
+    learned = {}
     for name, layout in layouts.items():
         parts = {part: tensors[f"{name}{part}"].to(default_device()) for part in layout.part_shapes()}
-        learned[name] = LearnedTensor(layout, parts, learn)
+        learned[name] = LearnedTensor(layout, parts, settings.learn)
     take_place(network, learned)
     network = with_tables(network, uncorrected(metadata), tables, path).to(default_device())
     for module in network.modules():

@@ -5,6 +5,7 @@ steps are what one rate in units of codes is. Not followed: low-rank updates tha
 stored numbers themselves learn; and LSQ's scaling of the gradient of steps, which Adam does not see.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from laqfi.quant.calibration import CalibrationSet
 from laqfi.quant.learned import LearnedTensor
 from laqfi.quant.recipe import Recover
 
+DEAR = 10  # times the slope of D ∝ 2^(−2R), what a bit is worth where it is spent well: at that itself, codes grew
 WARM_UP = 50  # iterations; a shorter recovery has a quarter of its own
 SHOW_EVERY = 10
 TRIED = 32  # batches on which what was learned is compared with what it began with
@@ -75,13 +77,18 @@ def draws(settings: Recover, images: Tensor, alphas_cumprod: Tensor, found: Cali
 
 @dataclass(eq=False)
 class Recovery:
-    """Student, teacher and optimizer. All randomness of an iteration derives from its number: the state is complete."""
+    """Student, teacher and optimizer. All randomness of an iteration derives from its number: the state is complete.
+
+    With a `price` codes may grow for no more than others shrink: what their bits are above those of the beginning, per
+    weight, costs so much beside the error.
+    """
 
     student: nn.Module
     teacher: nn.Module
     learned: Mapping[str, LearnedTensor]  # of the student, by the parameter that each stands for
     draws: tuple[Draw, Draw]
     settings: Recover
+    price: float = 0.0
 
     def __post_init__(self):
         self.device = next(self.teacher.parameters()).device
@@ -97,6 +104,12 @@ class Recovery:
         )
         self.schedule = Schedule(self.settings.iterations, min(WARM_UP, self.settings.iterations // 4))
         self.step = 0
+        self.codes = [one for one in self.learned.values() if one.places is not None]
+        self.size = float(torch.as_tensor(self.code_size()).detach())
+
+    def code_size(self) -> Tensor | float:
+        """Of all codes that learn, per weight; 0 where none do."""
+        return sum(one.size() for one in self.codes) / max(sum(one.places.numel() for one in self.codes), 1)
 
     def error(self, draw: Draw, iteration: int) -> Tensor:
         """Mean squared difference of the predicted noise to the teacher's."""
@@ -109,7 +122,8 @@ class Recovery:
         """One iteration; its loss."""
         self.optimizer.zero_grad()
         loss = self.error(self.draws[0], self.step)
-        loss.backward()
+        priced = loss + self.price * (self.code_size() - self.size).clamp(min=0) if self.price and self.codes else loss
+        priced.backward()
         share = learning_rate(self.step, self.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * share
@@ -147,15 +161,19 @@ def recover(
     recovery: Recovery,
     resume: Path,
     *,
+    priced: bool = False,
     save_every: float = SAVE_EVERY,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[float, float]:
     """Advance to the last iteration; the mean squared error before and after, on what nothing is learned from.
 
+    `priced`: the file has a limit, and fewer bits for a code are bytes saved.
     The state is written to `resume` every `save_every` seconds and on SIGTERM, and taken up from there, with the same
     bytes as a run that was never interrupted. Raises LaqfiError after SIGTERM, and for a loss that is not finite.
     """
     before = recovery.tried_error()
+    if priced:
+        recovery.price = DEAR * 2 * math.log(2) * before
     if resume.exists():
         recovery.restore(files.read_tensors(resume)[0])
     saving = Saving(recovery, resume, save_every, clock)

@@ -130,7 +130,8 @@ def open_scales(groups: Tensor, step: float, importance: Tensor, middle: int) ->
     tensor: two mantissas serve all groups. It is no smaller than keeps all weights within `middle` codes, and no larger
     than makes zeros of all, as where nothing is important. Raises LaqfiError where float16 holds no such step.
     """
-    means, most = importance.double().mean(1, keepdim=True), 2 * groups.abs().max().item() or 1.0
+    means, largest = importance.double().mean(1, keepdim=True), groups.abs().max().item()
+    most = 2.01 * largest or 1.0  # a little over twice the largest, as float16 may round it down
     whole = means.mean().item()
     base = min(step / math.sqrt(whole), most) if whole else most
     least = (groups.abs().amax(1, keepdim=True).double() / (middle - 1) / base).clamp(min=1e-30)
@@ -139,7 +140,7 @@ def open_scales(groups: Tensor, step: float, importance: Tensor, middle: int) ->
     places = places.maximum((2 * least.log2()).ceil())
     scales = (base * 2 ** (places / 2)).float().half().float()
     if not (scales > 0).all() or not scales.isfinite().all():
-        raise LaqfiError(f"does not fit steps in float16; the step is {base:g}, largest |w| is {most / 2:g}")
+        raise LaqfiError(f"does not fit steps in float16; the step is {base:g}, largest |w| is {largest:g}")
     return scales
 
 

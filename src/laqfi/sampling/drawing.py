@@ -47,7 +47,7 @@ def draw_images(
     parts = [range(start, min(start + settings.batch_size, images)) for start in starts]
     allow_tf32(settings.precision == "tf32")
     with raw(model, settings.sampler == samplers.SCHEDULER):
-        denoiser = prepared(model, settings.precision)
+        denoiser = prepared(model, settings.precision, len(settings.seeds) * images * settings.steps)
         drawn = [np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds]
     allow_tf32(False)
     return np.stack(drawn)

@@ -1,5 +1,6 @@
 """What makes good the rounding error of one weight by the weights that are not yet rounded."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from laqfi.base.errors import LaqfiError
 
 DAMPING = 0.01  # of the mean diagonal of the curvature, added to it
+ROWS = 1024  # of a factor that are rounded and packed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +46,7 @@ class Compensation:
         diagonal += DAMPING * diagonal[diagonal > 0].mean().nan_to_num(1.0)
         factor = cholesky(curvature)
         pivots = factor.diagonal().clone()
-        lower = factor.div_(pivots).half().cpu().numpy()
-        feedback = torch.from_numpy(lower[np.tri(len(lower), k=-1, dtype=bool)]).flip(0)
+        feedback = torch.from_numpy(np.concatenate(list(strict_rows(factor, pivots)))).flip(0)
         return cls(order.flip(0).int().cpu(), pivots.flip(0).square().cpu(), F.pad(feedback, (0, -len(feedback) % 4)))
 
     @classmethod
@@ -72,14 +73,26 @@ class Compensation:
 
         The others are to have no curvature.
         """
-        size = len(self.order)
-        upper = np.zeros((size, size), dtype="float16")
-        upper[~np.tri(size, dtype=bool)] = self.feedback[: size * (size - 1) // 2].numpy()
+        size, start = len(self.order), 0
+        upper, feedback = np.zeros((size, size), dtype="float16"), self.feedback.numpy()
+        for row in range(size):  # some ten times faster than by a mask of the whole matrix
+            upper[row, row + 1 :] = feedback[start : start + size - row - 1]
+            start += size - row - 1
         place = torch.full((size,), -1)
         place[stored] = torch.arange(len(stored))
         order = place[self.order.long()]
         kept = order >= 0
         return order[kept].to(device), torch.from_numpy(upper).to(device)[kept][:, kept]
+
+
+def strict_rows(factor: Tensor, pivots: Tensor) -> Iterator[np.ndarray]:
+    """What stands below the diagonal of a lower `factor` over its `pivots`, as float16, some rows at a time.
+
+    All at once it would be the third matrix of that size in memory.
+    """
+    for start in range(0, len(factor), ROWS):
+        rows = (factor[start : start + ROWS] / pivots).half().cpu().numpy()
+        yield rows[np.tri(*rows.shape, k=start - 1, dtype=bool)]
 
 
 def ascending(diagonal: Tensor) -> Tensor:

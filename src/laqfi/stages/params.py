@@ -24,7 +24,7 @@ def params(
     if edited := sources.changed():
         raise LaqfiError(f"{edited} was changed while the stage ran by what it held before; run again")
     if profile is None:
-        plan = {"active": found.active, "runs": found.runs(), "profiles": resolved}
+        plan = {"active": found.active, "runs": found.runs(), "exported": found.exported(), "profiles": resolved}
         print(json.dumps(plan))
     elif profile in resolved:
         whole.check_runs(found, runs)

@@ -1,7 +1,8 @@
 """A stored network as a folder that diffusers loads, packed as it is here."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,17 +12,57 @@ from torch import Tensor, nn
 from laqfi.base import at_once, files
 from laqfi.base.errors import LaqfiError
 from laqfi.models import pretrained
+from laqfi.models.diffusers_unet import Diffusers, pipeline_of
 from laqfi.storage.described import EXTRAS
+from laqfi.storage.layout import Layout
 from laqfi.storage.model_file import layouts_of
-from laqfi.storage.sdnq import Form, form_of, quantization_config
+from laqfi.storage.sdnq import Form, form_bytes, form_of, quantization_config
 
+INDEX, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"
 CONFIG, WEIGHTS = "config.json", f"{pretrained.WEIGHTS}.safetensors"
-BESIDE = ("model_index.json", "scheduler/scheduler_config.json", "scheduler_config.json")  # copied as they are
+BESIDE = (INDEX, SCHEDULER, "scheduler_config.json")  # what may stand beside the network
 EXTRA_WORDS = {"activations": "rounds inputs (activations)", "correction": "corrects the noise (correct)"}
 
 
-def export_folder(source: Path, tensors: Mapping[str, Tensor], metadata: Mapping, out: Path, where: Path) -> None:
-    """Write `out` like the folder `source` of diffusers, a pipeline or a U-Net alone, with the stored tensors in it.
+@dataclass(frozen=True)
+class Frame:
+    """What a folder of diffusers holds but for the weights.
+
+    config: the network's, as it is written; `prefix` is where that lies, "unet/" in a pipeline. others: the files
+    beside it, by path. `where` names all in errors.
+    """
+
+    config: dict
+    prefix: str
+    others: dict[str, bytes]
+    where: Path
+
+
+def frame_of_folder(source: Path) -> Frame:
+    """Of a folder, a pipeline or a U-Net alone. Raises LaqfiError for one that cannot be read."""
+    unet = pretrained.unet_folder(source)
+    pretrained.read_configs(source)
+    others = {name: files.read_bytes(source / name) for name in BESIDE if (source / name).is_file()}
+    return Frame(pretrained.read_config(unet / CONFIG), "" if unet == source else "unet/", others, unet / CONFIG)
+
+
+def frame_of_model(settings: Diffusers, where: Path) -> Frame:
+    """A pipeline, of what a model file says of its network. Raises LaqfiError if diffusers has none for its sampler."""
+    try:
+        pipeline = pipeline_of(settings)
+    except ValueError as error:
+        raise LaqfiError(f"{where}: {error}") from error
+    name = settings.scheduler["_class_name"]
+    index = {"_class_name": pipeline, "scheduler": ["diffusers", name], "unet": ["diffusers", "UNet2DModel"]}
+    return Frame(settings.unet, "unet/", {INDEX: as_json(index), SCHEDULER: as_json(settings.scheduler)}, where)
+
+
+def as_json(value: Mapping) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+
+
+def export_folder(frame: Frame, tensors: Mapping[str, Tensor], metadata: Mapping, out: Path, where: Path) -> None:
+    """Write the folder `out`: the frame with the stored tensors in it.
 
     `tensors` and `metadata` are those of a model file, whose parameters have the names that diffusers gives them;
     `where` names it in errors. Raises LaqfiError, before anything is written, for a file with more than weights, for
@@ -29,19 +70,18 @@ def export_folder(source: Path, tensors: Mapping[str, Tensor], metadata: Mapping
     """
     if extra := sorted(EXTRAS.keys() & metadata.keys()):
         raise LaqfiError(f"{where}: {EXTRA_WORDS[extra[0]]}, for which a folder of diffusers has no form")
-    place, (config, _) = pretrained.unet_folder(source) / CONFIG, pretrained.read_configs(source)
-    unet = "unet/" if place.parent != source else ""
-    network = network_of(config, place)
-    check_same(config, metadata, place, where)
+    config = pretrained.without_a_past(frame.config)
+    network = network_of(config, frame.where)
+    check_same(config, metadata, frame.where, where)
     forms = forms_of(network, dict(tensors), dict(metadata), where)
     check_replaceable(out)
     parts = {name: tensor for form in forms.values() for name, tensor in form.tensors.items()}
-    content = {name: files.read_bytes(source / name) for name in BESIDE if (source / name).is_file()}
-    config = pretrained.read_config(place) | {"quantization_config": quantization_config(forms)}
-    content[unet + CONFIG] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
-    content[unet + WEIGHTS] = save(
-        {name: tensor.cpu().contiguous() for name, tensor in parts.items()}, {"format": "pt"}
-    )
+    content = frame.others | {
+        frame.prefix + CONFIG: as_json(frame.config | {"quantization_config": quantization_config(forms)}),
+        frame.prefix + WEIGHTS: save(
+            {name: tensor.cpu().contiguous() for name, tensor in parts.items()}, {"format": "pt"}
+        ),
+    }
     at_once.write(out, content)
 
 
@@ -80,6 +120,17 @@ def forms_of(network: nn.Module, tensors: dict[str, Tensor], metadata: dict, whe
         except LaqfiError as error:
             raise LaqfiError(f"{where}: {error}") from error
     return found
+
+
+def sizes_in(network: nn.Module) -> Callable[[str, Layout], int]:
+    """What a parameter of the network takes in an export, by its name and layout."""
+    names = [name for name, _ in network.named_parameters()]
+
+    def size(name: str, layout: Layout) -> int:
+        module = network.get_submodule(name.rpartition(".")[0])
+        return form_bytes(name, layout, module, halves=name != names[0])
+
+    return size
 
 
 def check_replaceable(out: Path) -> None:

@@ -15,8 +15,7 @@ FLOATS = {
     "float8_e4m3fn": torch.float8_e4m3fn,
 }
 DTYPES = {dtype: name for name, dtype in FLOATS.items()}
-INTEGERS = {f"int{bits}": bits for bits in range(2, 9)}
-WIDE = {f"int{bits}": bits for bits in range(9, 13)}  # symmetric, where a grid is open at its ends
+INTEGERS = {f"int{bits}": bits for bits in range(2, 13)}
 
 WHOLE_CHANNEL, WHOLE_TENSOR = 0, -1
 
@@ -39,7 +38,7 @@ class Format:
 
     @property
     def bits(self) -> int:
-        return FLOATS[self.name].itemsize * 8 if self.is_float else (INTEGERS | WIDE)[self.name]
+        return FLOATS[self.name].itemsize * 8 if self.is_float else INTEGERS[self.name]
 
     @property
     def levels(self) -> int:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from laqfi.base.errors import LaqfiError
-from laqfi.storage.formats import FLOATS, INTEGERS, WHOLE_CHANNEL, WHOLE_TENSOR, WIDE, Format
+from laqfi.storage.formats import FLOATS, INTEGERS, WHOLE_CHANNEL, WHOLE_TENSOR, Format
 from laqfi.storage.pack import pack, packed_bytes, unpack
 
 
@@ -163,8 +163,9 @@ class Layout:
     def is_valid(self) -> bool:
         size, taps = self.format.group_size, self.taps
         return (
-            (self.format.name in INTEGERS or (self.format.name in WIDE and self.format.symmetric))
+            self.format.name in INTEGERS
             and isinstance(self.format.symmetric, bool)
+            and (self.format.symmetric or self.format.bits <= 8)
             and all(type(number) is int for number in (size, self.axis, *self.shape, *(taps or ())))
             and size >= WHOLE_TENSOR
             and min(self.shape) > 0

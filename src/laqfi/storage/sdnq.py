@@ -98,14 +98,38 @@ def form_of(name: str, layout: Layout, parts: Mapping[str, Tensor], module: nn.M
     Biases, norms, and matrices in float32 are plain tensors; without `halves`, matrices in other floats too. Raises
     LaqfiError for groups that have no form there.
     """
-    is_weight = isinstance(module, LAYERS) and name.endswith(".weight")
-    if is_weight and not layout.format.is_float:
+    if is_integer(name, layout, module):
         return integer_form(name, layout, layout.codes(dict(parts)))
-    if is_weight and halves and layout.format.name != "float32":
+    if is_float_kind(name, layout, module, halves):
         scale = torch.ones([1] * len(layout.shape))
         return Form(layout.format.name, {name: parts[""], beside(name, "scale"): scale})
     kept = layout.format.name in PLAIN
     return Form(None, {name: parts[""] if kept else layout.restore(dict(parts), torch.float32)})
+
+
+def is_integer(name: str, layout: Layout, module: nn.Module) -> bool:
+    return isinstance(module, LAYERS) and name.endswith(".weight") and not layout.format.is_float
+
+
+def is_float_kind(name: str, layout: Layout, module: nn.Module, halves: bool) -> bool:
+    """Whether it is a weight in a kind of floats with a scale, and no plain tensor."""
+    return isinstance(module, LAYERS) and name.endswith(".weight") and halves and layout.format.name != "float32"
+
+
+def form_bytes(name: str, layout: Layout, module: nn.Module, *, halves: bool = True) -> int:
+    """What the tensors of `form_of` take in a file."""
+    count = torch.Size(layout.shape).numel()
+    if is_integer(name, layout, module):
+        grids = 4 * layout.groups * (1 if layout.format.symmetric else 2)
+        return count * width_of(layout.format.bits, count) // 8 + grids
+    if is_float_kind(name, layout, module, halves):
+        return layout.bytes() + 4
+    return layout.bytes() if layout.format.name in PLAIN else 4 * count
+
+
+def width_of(bits: int, count: int) -> int:
+    """The fewest bits from `bits` on whose blocks so many codes fill."""
+    return next(width for width in range(bits, 9) if count % block_of(width) == 0)
 
 
 def integer_form(name: str, layout: Layout, codes: Codes) -> Form:
@@ -120,7 +144,7 @@ def integer_form(name: str, layout: Layout, codes: Codes) -> Form:
     centred = layout.weight(layout.ungrouped(codes.codes - codes.zero_point))
     if group_size != ALL_CHANNELS:
         centred = centred.unflatten(1, (-1, group_size))
-    bits = next(bits for bits in range(layout.format.bits, 9) if centred.numel() % block_of(bits) == 0)
+    bits = width_of(layout.format.bits, centred.numel())
     scale = beside_weights(codes.scale, layout, centred.dim())
     if layout.format.symmetric:
         packed = centred.to(torch.int8) if bits == 8 else pack((centred + 2 ** (bits - 1)).to(torch.uint8), bits)

@@ -1,14 +1,16 @@
 """Formats under a limit of bytes, and the controls that spend as many by another idea of what matters."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
+from tqdm import tqdm
 
 from laqfi.base.block import Block, Seed
-from laqfi.base.errors import LaqfiError
+from laqfi.base.errors import SHORT, LaqfiError
 from laqfi.base.random import generator
 from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
@@ -51,7 +53,7 @@ class Target(Block):
         return self
 
     def limit(self, parameters: int, size_in: Callable[[str], int] | None = None) -> int:
-        """In bytes, for a model of so many parameters; `size_in`, for `format`, says how many one format takes."""
+        """In bytes, for a model of so many parameters; `size_in` says how many it takes in a `format`."""
         if self.bytes is not None:
             return self.bytes
         if self.format is not None:
@@ -59,6 +61,24 @@ class Target(Block):
         return int(parameters * (4 / self.ratio if self.ratio is not None else self.mean_bits / 8))
 
 
+SIZE = re.compile(r"(\d+(?:\.\d+)?)(x|B|kB|MB|GB|KiB|MiB|GiB)")
+UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def target_of(text: str) -> dict:
+    """A target as text, as params.yaml has it: "8x" or "300kB". Raises LaqfiError for any other text."""
+    found = SIZE.fullmatch(text)
+    if found is None:
+        raise LaqfiError(
+            f"target: found {SHORT.repr(text)}, allowed is how many times smaller than float32, such as 8x, or bytes,"
+            f" such as 300kB ({', '.join(UNITS)})"
+        )
+    number, unit = found.groups()
+    return {"ratio": float(number)} if unit == "x" else {"bytes": int(float(number) * UNITS[unit])}
+
+
+# What the method is best with, by its results: formats for bytes by Fisher information, rounded by GPTQ.
+BEST = {"formats": ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "float16"], "rounding": "gptq"}
 Importance = Literal["fisher", "none", "magnitude", "inverse", "random", "uniform"]
 
 
@@ -90,14 +110,16 @@ def budget(
         raise LaqfiError(f"keep: the model has no tensor {unknown[0]!r}")
     matrices = [Format(name, symmetric, group_size) for name in formats]
     options = [[Format("float32")] if t.name in keep else matrices if t.is_matrix else [Format(rest)] for t in tensors]
-    sizes = [[t.layout(one).bytes() for one in some] for t, some in zip(tensors, options, strict=True)]
+    sizes = [[t.bytes(one) for one in some] for t, some in zip(tensors, options, strict=True)]
     limit = target.limit(
         sum(t.weight.numel() for t in tensors), lambda name: size_in(tensors, Format(name, symmetric, group_size), rest)
     )
     factors = [] if importance == "uniform" else importances(tensors, importance, weighting, seed)
     costs = [
         [predicted_error(t, one, search, *factor) for one in some] if len(some) > 1 else [0.0]
-        for t, some, factor in zip(tensors, options, factors, strict=bool(factors))
+        for t, some, factor in zip(
+            tqdm(tensors, "formats", unit="tensor", disable=None, leave=False), options, factors, strict=bool(factors)
+        )
     ]
 
     def within(limit: int) -> Choices:
@@ -117,7 +139,12 @@ def budget(
 
 def size_in(tensors: list[Evidence], matrices: Format, rest: FloatFormat) -> int:
     """Bytes with all matrices in one format and the other tensors in another."""
-    return sum(t.layout(matrices if t.is_matrix else Format(rest)).bytes() for t in tensors)
+    return sum(t.bytes(matrices if t.is_matrix else Format(rest)) for t in tensors)
+
+
+def smallest(tensors: list[Evidence], formats: list[str], rest: FloatFormat) -> int:
+    """The fewest bytes that `budget` can be asked for with these formats."""
+    return sum(min(t.bytes(Format(one)) for one in (formats if t.is_matrix else [rest])) for t in tensors)
 
 
 def widest(options: list[list[Format]], sizes: list[list[int]], limit: int) -> list[int]:

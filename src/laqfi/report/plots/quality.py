@@ -163,7 +163,7 @@ def control_lines(controls: list[JudgedControl]) -> Figure:
         path(paired, [(row.ratio, row.judged.difference.mean) for row in rows], key, title_of(name), **joined)
     difference_axis(paired, [row.judged.difference for rows in found.values() for row in rows])
     for axis in (fidelity, paired):
-        size_axis(axis)
+        size_axis(axis, "memory")
     legend(
         figure, {f"control_{n}": looks.of_importance(n) for n in found}, {f"control_{n}": title_of(n) for n in found}
     )

@@ -1,0 +1,180 @@
+"""`import laqfi` and its four calls, for a model of one's own and for one of diffusers."""
+
+import copy
+import subprocess
+import sys
+
+import diffusers
+import pytest
+import torch
+from torch import nn
+
+import laqfi
+from diffusers_folder import SCHEDULE, small_unet
+from laqfi.api import Measured, spread
+from laqfi.base.errors import LaqfiError
+from laqfi.diffusion.process import add_noise
+from laqfi.models import scheduler
+from laqfi.quant.apply import stored_size
+from laqfi.quant.policies.budget import BEST, target_of
+from laqfi.sensitivity.curvature import compensations
+from laqfi.sensitivity.fisher import fisher_maps
+
+IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+HOW = {"timesteps": [1, 60], "chunk": 4}
+
+
+def small_model() -> nn.Module:
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.Conv2d(8, 1, 3)
+
+        def forward(self, x, timestep):
+            h = torch.tanh(self.norm(self.first(x)) + timestep[:, None, None, None] / 100)
+            return nn.functional.pad(self.last(h), (1, 1, 1, 1))
+
+    torch.manual_seed(0)
+    return Small()
+
+
+class Wrapped(nn.Module):
+    """A network of diffusers as a model of one's own: the noise alone, timesteps from 1."""
+
+    def __init__(self, unet: nn.Module, config: dict):
+        super().__init__()
+        self.unet, self.prediction, self.table = unet, config["prediction_type"], scheduler.alphas_cumprod(config)
+
+    def forward(self, x, timestep):
+        output = self.unet(x, timestep - 1).sample[:, :1]
+        alpha_bar = self.table[timestep].view(-1, 1, 1, 1).float()
+        v = alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * x
+        return v if self.prediction == "v_prediction" else output
+
+
+def configured(made) -> dict:
+    return dict(made.config) | {"_class_name": type(made).__name__}
+
+
+def test_four_calls_make_a_smaller_file_that_runs(alphas_cumprod, tmp_path):
+    model = small_model()
+    measured = laqfi.measure(model, IMAGES, alphas_cumprod, **HOW)
+    stored = laqfi.quantize(model, measured, "5x")
+    laqfi.save(stored, str(tmp_path / "smaller.safetensors"))
+    packed = small_model()
+    laqfi.load(packed, str(tmp_path / "smaller.safetensors"))
+    assert stored_size(stored) <= 4 * sum(p.numel() for p in model.parameters()) / 5
+    x, t = IMAGES, torch.tensor([1, 30, 60, 100])
+    with torch.no_grad():
+        change = (packed(x, t) - model(x, t)).square().mean() / model(x, t).square().mean()
+    assert 0 < change < 0.1
+
+
+def test_measured_is_what_the_pieces_measure(alphas_cumprod):
+    model = small_model()
+    found = laqfi.measure(model, IMAGES, alphas_cumprod, seed=3, **HOW)
+    fisher = fisher_maps(model, IMAGES, alphas_cumprod, bins=[100], seed=3, **HOW).per_weight
+    assert all(torch.equal(found.fisher[name], fisher[name]) for name, _ in model.named_parameters())
+    for name, one in compensations(model, IMAGES, alphas_cumprod, seed=3, **HOW):
+        assert torch.equal(found.compensations[name].feedback, one.feedback)
+
+
+def test_without_a_policy_it_is_the_best_and_options_are_those_of_params_yaml(alphas_cumprod):
+    model = small_model()
+    measured = laqfi.measure(model, IMAGES, alphas_cumprod, **HOW)
+
+    def layouts(stored):
+        return {name: one.layout for name, one in stored.items()}
+
+    best = layouts(laqfi.quantize(model, measured, "5x"))
+    assert best == layouts(laqfi.quantize(model, measured, policy="budget", target={"ratio": 5.0}, **BEST))
+    few = layouts(laqfi.quantize(model, measured, {"bytes": 500}, formats=["int4", "int8"], rest="float32"))
+    assert {one.format.name for one in few.values()} <= {"int4", "int8", "float32"}
+    bits = layouts(laqfi.quantize(model, measured, policy="bits", format="int3"))
+    assert bits["last.weight"].format.name == "int3"
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("8x", {"ratio": 8.0}),
+        ("7.5x", {"ratio": 7.5}),
+        ("300kB", {"bytes": 300_000}),
+        ("1.5MiB", {"bytes": 1_572_864}),
+        ("12B", {"bytes": 12}),
+    ],
+)
+def test_a_target_is_written_as_a_factor_or_as_bytes(text, target):
+    assert target_of(text) == target
+
+
+@pytest.mark.parametrize("text", ["8", "x8", "8X", "-8x", "300 kB", "300kb", "", "1e3B", "8x\n"])
+def test_another_target_is_refused_with_what_is_allowed(text):
+    with pytest.raises(LaqfiError, match=r"^target: found .*, allowed is how many times smaller .* \(B, kB, MB"):
+        target_of(text)
+
+
+def test_a_target_out_of_reach_is_refused_with_the_smallest(alphas_cumprod):
+    model = small_model()
+    measured = laqfi.measure(model, IMAGES, alphas_cumprod, **HOW)
+    for target, message in (("99x", "is too small, the smallest feasible is"), ("1x", r"budget\.target\.ratio: found")):
+        with pytest.raises(LaqfiError, match=message):
+            laqfi.quantize(model, measured, target)
+    with pytest.raises(LaqfiError, match=r"^target: found none, allowed is one such as '8x'"):
+        laqfi.quantize(model, measured)
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [({}, {"prediction_type": "v_prediction"}), ({"out_channels": 2}, {"variance_type": "learned_range"})],
+)
+def test_a_network_of_diffusers_needs_no_wrapper(settings, more, tmp_path):
+    """Timesteps from 0, an object with a sample, and whatever that predicts: as if wrapped by hand."""
+    unet, made = small_unet(**settings), diffusers.DDPMScheduler(**SCHEDULE, **more)
+    found = laqfi.measure(unet, IMAGES, made, **HOW)
+    by_hand = laqfi.measure(Wrapped(unet, configured(made)), IMAGES, scheduler.alphas_cumprod(configured(made)), **HOW)
+    for name, one in found.fisher.items():
+        torch.testing.assert_close(one, by_hand.fisher[f"unet.{name}"], rtol=1e-4, atol=1e-7)
+    laqfi.save(laqfi.quantize(unet, found, "4x"), tmp_path / "smaller.safetensors")
+    packed = copy.deepcopy(unet)
+    laqfi.load(packed, tmp_path / "smaller.safetensors")
+    with torch.no_grad():
+        x = add_noise(
+            IMAGES, torch.randn(IMAGES.shape), torch.full((4,), 60), scheduler.alphas_cumprod(configured(made))
+        )
+        change = (packed(x, 59).sample - unet(x, 59).sample).abs().mean() / unet(x, 59).sample.abs().mean()
+    assert 0 < change < 0.2
+
+
+def test_what_says_nothing_of_the_prediction_is_refused(alphas_cumprod):
+    with pytest.raises(LaqfiError, match=r"^schedule: found a tensor, allowed for a network of diffusers is its sched"):
+        laqfi.measure(small_unet(), IMAGES, alphas_cumprod)
+    with pytest.raises(LaqfiError, match=r"^schedule: found a list, allowed is alphas_cumprod"):
+        laqfi.measure(small_model(), IMAGES, [0.5])
+    with pytest.raises(LaqfiError, match=r"^scheduler\._class_name: found 'FlowMatchEulerDiscreteScheduler'"):
+        laqfi.measure(small_unet(), IMAGES, diffusers.FlowMatchEulerDiscreteScheduler())
+    with pytest.raises(LaqfiError, match=r"prediction_type: found 'v_prediction', allowed for a model of one's own"):
+        laqfi.measure(small_model(), IMAGES, diffusers.DDPMScheduler(**SCHEDULE, prediction_type="v_prediction"))
+
+
+def test_layers_without_a_curvature_are_named_and_rounded_to_nearest(alphas_cumprod):
+    model = small_model()
+    model.norm = nn.Conv2d(8, 8, 1, groups=2)
+    with pytest.warns(UserWarning, match="rounded to nearest, because no curvature is known of it: norm.weight"):
+        measured = laqfi.measure(model, IMAGES, alphas_cumprod, **HOW)
+    assert measured.compensations["norm.weight"] is None
+    assert set(laqfi.quantize(model, measured, "4x")) == dict(model.named_parameters()).keys()
+
+
+def test_the_timesteps_are_the_middles_of_equal_stretches():
+    assert spread(1000) == [63, 188, 313, 438, 563, 688, 813, 938]
+    assert spread(8) == list(range(1, 9))
+    assert spread(2) == [1, 2]
+
+
+def test_importing_laqfi_loads_nothing():
+    code = "import laqfi, sys; assert 'torch' not in sys.modules; laqfi.measure; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
+        laqfi.quantise  # noqa: B018
+    assert Measured({}).compensations == {}
