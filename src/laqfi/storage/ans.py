@@ -5,6 +5,8 @@ and so one walk does for both. Frequencies are whole numbers. constriction (Baml
 sums and products of IEEE 754, which are the same on every processor.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from constriction import stream
 
@@ -36,7 +38,7 @@ class Table:
         self.model = None
 
 
-class Coder:
+class Coder(ABC):
     """Tables by what they are of: sizes and centres go with the name of a table, so that equal names are one table."""
 
     def __init__(self):
@@ -55,8 +57,9 @@ class Coder:
         """`count` numbers of `bits` bits, all alike likely: int32."""
         return self.take(stream.model.Uniform(1 << bits), count, known) if count and bits else np.zeros(count, np.int32)
 
+    @abstractmethod
     def take(self, model: Model, count: int, known: np.ndarray | None) -> np.ndarray:
-        raise NotImplementedError
+        """`count` symbols, int32: those that are `known`, or those that are found in a code."""
 
 
 class Encoder(Coder):
