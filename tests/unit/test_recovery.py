@@ -15,6 +15,7 @@ from laqfi.quant.recipe import Recover
 from laqfi.quant.recovered import take_place
 from laqfi.quant.recovery import Recovery, draws, recover
 from laqfi.quant.rounding import store
+from laqfi.storage.coded import encode
 from laqfi.storage.formats import FLOATS, Format
 from laqfi.storage.layout import Codes, Layout
 from laqfi.storage.modules import load_stored
@@ -88,6 +89,40 @@ def test_codes_have_the_derivative_of_their_scale_and_scales_that_of_their_code(
     (one(torch.float32) * torch.tensor([[1.0, 10.0]])).sum().backward()
     assert one.places.grad.tolist() == [[0.5, 5.0]]
     assert one.logs.grad.item() == 0.5 * (3 - 8) + 10 * 0.5 * (9 - 8)
+
+
+def learning_codes(codes: torch.Tensor) -> LearnedTensor:
+    layout = Layout(Format("int12", group_size=-1), tuple(codes.shape))
+    return LearnedTensor(layout, layout.parts(Codes(codes.view(1, -1) + 2048, torch.ones(1, 1), 2048)), "codes")
+
+
+@pytest.mark.parametrize("size", [0.3, 0.6, 2.0, 8.0])
+@pytest.mark.parametrize("spread", [0.0, 0.7])
+def test_the_bits_of_codes_are_about_those_of_the_coder(size, spread):
+    """Where rows and columns are alike and where they are not, from half a bit to five."""
+    random = torch.Generator().manual_seed(0)
+    rows, columns, one = (torch.randn(n, generator=random) for n in ((128, 1), (1, 256), (128, 256)))
+    learned = learning_codes((size * (spread * rows).exp() * (spread * columns).exp() * one).round().clamp(-2000, 2000))
+    code = encode({f"w{part}": one for part, one in learned.parts().items()}, {"w": learned.layout}, {})
+    assert learned.bits().item() == pytest.approx(8 * len(code), abs=0.1 * one.numel())
+
+
+def test_the_bits_of_a_code_fall_with_its_size_by_those_that_a_smaller_one_saves():
+    random = torch.Generator().manual_seed(0)
+    learned = learning_codes((3 * torch.randn(40, 50, generator=random)).round())
+    learned.bits().backward()
+    slope = learned.places.grad.view(40, 50)
+    whole = (learned.places.detach() - 2048).view(40, 50)
+    assert torch.equal(slope.sign(), whole.sign())
+    before = learned.bits().item()
+    place = whole.abs().flatten().argmax()
+    with torch.no_grad():
+        learned.places.view(-1)[place] -= whole.flatten()[place].sign()
+    assert before - learned.bits().item() == pytest.approx(slope.flatten()[place].abs().item(), rel=0.1)
+    learned = learning_codes(torch.zeros(4, 5))
+    learned.bits().backward()
+    assert learned.bits().item() < 2  # of twenty
+    assert learned.places.grad.isfinite().all()
 
 
 def test_a_number_and_its_rounding_add_up_exactly():

@@ -61,9 +61,16 @@ class LearnedTensor(nn.Module):
     def scale(self) -> Tensor:
         return self.grid.scale if self.logs is None else as_stored(self.grid.scale * self.logs.exp(), torch.float16)
 
-    def size(self) -> Tensor:
-        """Σ log2(1 + |code|) of codes that learn, from the middle of their format: about how their bits grow."""
-        return (self.places - self.layout.format.levels / 2).abs().add(1).log2().sum()
+    def bits(self) -> Tensor:
+        """About what a code of all codes takes that learn, with the derivative of what a longer or shorter one takes.
+
+        Of each |code|, from the middle of its format, as much is expected as of its row and its column, and its bits
+        are those of the two-sided geometric distribution with that mean: p(q) ∝ θ^|q|, E|q| = 2 θ / (1 − θ²).
+        """
+        sizes = (self.places - self.layout.format.levels / 2).abs().view(self.layout.rows, -1)
+        whole = (straight_through(self.places) - self.layout.format.levels / 2).abs().view_as(sizes)
+        theta = theta_of(expected(whole.detach()))
+        return (sizes + (whole - sizes).detach()).mul(-theta.log2()).sum() - ((1 - theta) / (1 + theta)).log2().sum()
 
     @torch.no_grad()
     def taken_back(self, until: float, growth: bool) -> Tensor:
@@ -99,6 +106,17 @@ class LearnedTensor(nn.Module):
             self.grid, codes=self.codes(), scale=self.scale(), zero_point=zero_point.expand_as(self.grid.scale)
         )
         return self.layout.parts(found)
+
+
+def expected(sizes: Tensor) -> Tensor:
+    """Of sizes [rows, columns] each by the means of its row and its column; never quite 0."""
+    mean = sizes.mean() + 1 / sizes.numel()
+    return (sizes.mean(1, keepdim=True) * sizes.mean(0, keepdim=True) / mean).clamp(min=1 / sizes.numel())
+
+
+def theta_of(mean: Tensor) -> Tensor:
+    """θ of the two-sided geometric distribution p(q) ∝ θ^|q| of whole numbers with this mean of |q|."""
+    return mean / (1 + (1 + mean.square()).sqrt())
 
 
 def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -109,7 +109,7 @@ class Recovery:
 
     def code_size(self) -> Tensor | float:
         """Of all codes that learn, per weight; 0 where none do."""
-        return sum(one.size() for one in self.codes) / max(sum(one.places.numel() for one in self.codes), 1)
+        return sum(one.bits() for one in self.codes) / max(sum(one.places.numel() for one in self.codes), 1)
 
     def error(self, draw: Draw, iteration: int) -> Tensor:
         """Mean squared difference of the predicted noise to the teacher's."""
