@@ -238,6 +238,24 @@ def test_what_a_recipe_adds_is_in_the_file_and_samples(done, tmp_path, name):
     assert {key.split("/")[0] for key in tables} == {"activation"} | ({"correction"} if name == "tdq" else set())
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 6])
+def test_an_image_is_the_same_in_whatever_batch_it_is(done, sampler, batch_size):
+    """Also in one that holds images of two seeds; but for a pixel that lay between two values, within one."""
+    network, alphas, metadata = read_model(stored(done, "budget"), torch.device("cpu"))
+    how = done.profile.sample.model_copy(update={"sampler": sampler, "steps": 5})
+
+    def drawn(**changes) -> np.ndarray:
+        settings = how.model_copy(update=changes)
+        return draw_images(network, alphas, tuple(metadata["image"]), settings, 4, progress=False).astype(int)
+
+    apart = [drawn(seeds=[seed], batch_size=4)[0] for seed in (0, 1)]
+    together = drawn(seeds=[0, 1], batch_size=batch_size)
+    assert together.shape == (2, 4, 1, 8, 8)
+    assert abs(together - np.stack(apart)).max() <= 1
+    assert not np.array_equal(*apart)
+
+
 def test_a_killed_walk_over_blocks_is_taken_up(done, tmp_path, monkeypatch):
     whole_path, path = tmp_path / "one/quantize/q.safetensors", tmp_path / "two/quantize/q.safetensors"
     quantize_variant(done, with_recipe("q_diffusion"), whole_path, whole_path.parent / "choices.json")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -23,12 +24,12 @@ class NoiseStreams:
     Sample i of `seed` draws the same numbers whatever batch it is in, on every device.
     """
 
-    def __init__(self, seed: int, indices: range, shape: tuple[int, ...]):
+    def __init__(self, seed: int, indices: Iterable[int], shape: tuple[int, ...]):
         self.generators = [generator("sample", seed, index) for index in indices]
         self.shape = shape
 
     def draw(self) -> np.ndarray:
-        """The next draw of every stream: float32 [len(indices), *shape]."""
+        """The next draw of every stream: float32 [indices, *shape]."""
         noise = np.empty((len(self.generators), *self.shape), dtype=np.float32)
         for stream, row in zip(self.generators, noise, strict=True):
             stream.standard_normal(out=row, dtype=np.float32)

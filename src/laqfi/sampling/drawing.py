@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import groupby, product
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -27,27 +29,28 @@ def draw_images(
 ) -> np.ndarray:
     """uint8 [seeds, images, C, H, W]: `images` for each seed; image i of a seed is the same however many are drawn.
 
-    `scheduler` is the config of the model's own, for the sampler "scheduler".
+    A batch goes on from one seed to the next. `scheduler` is the config of the model's own, for the sampler "scheduler".
     """
 
-    def batch(seed: int, indices: range) -> np.ndarray:
-        noise = NoiseStreams(seed, indices, shape)
+    def batch(start: int) -> np.ndarray:
+        some = places[start : start + settings.batch_size]
+        of_seeds = [(seed, [index for _, index in own]) for seed, own in groupby(some, key=itemgetter(0))]
+        streams = [NoiseStreams(seed, indices, shape) for seed, indices in of_seeds]
         drawn = samplers.sample(
             denoiser,
-            lambda: upload(torch.from_numpy(noise.draw()), default_device()),
+            lambda: upload(torch.from_numpy(np.concatenate([one.draw() for one in streams])), default_device()),
             alphas_cumprod,
             **settings.model_dump(include={"sampler", "steps", "eta", "clip"}),
             excess=partial(excess_of, model),
             scheduler=scheduler,
-            progress=f"seed {seed}, images {indices.start}-{indices.stop - 1}" if progress else None,
+            progress=f"images {start + 1}-{start + len(some)} of {len(places)}" if progress else None,
         )
         return to_uint8(drawn).cpu().numpy()
 
-    starts = range(0, images, settings.batch_size)
-    parts = [range(start, min(start + settings.batch_size, images)) for start in starts]
+    places = list(product(settings.seeds, range(images)))
     allow_tf32(settings.precision == "tf32")
     with raw(model, settings.sampler == samplers.SCHEDULER):
-        denoiser = prepared(model, settings.precision, len(settings.seeds) * images * settings.steps)
-        drawn = [np.concatenate([batch(seed, part) for part in parts]) for seed in settings.seeds]
+        denoiser = prepared(model, settings.precision, len(places) * settings.steps)
+        drawn = np.concatenate([batch(start) for start in range(0, len(places), settings.batch_size)])
     allow_tf32(False)
-    return np.stack(drawn)
+    return drawn.reshape(len(settings.seeds), images, *drawn.shape[1:])
