@@ -1,5 +1,6 @@
 """Recovery: a scale that is known is found, what learns is what would be stored, and a killed one ends in the same."""
 
+import math
 import os
 import signal
 from copy import deepcopy
@@ -201,11 +202,35 @@ def parts_of(recovery: Recovery) -> dict:
     return {f"{name}{part}": tensor for name, one in recovery.learned.items() for part, tensor in one.parts().items()}
 
 
-def test_a_killed_recovery_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+def limited(recovery: Recovery, share: float) -> Recovery:
+    """With codes that may take this share of the bits that they take in the beginning."""
+    limit = share * recovery.bits().item() * recovery.weights
+    recovery.over = lambda: math.ceil((recovery.bits().item() * recovery.weights - limit) / 8)
+    recovery.__post_init__()
+    return recovery
+
+
+@pytest.mark.parametrize("share", [0.8, 0.9])
+def test_codes_with_a_limit_take_the_bits_that_it_leaves(tmp_path, share):
+    free, _ = linear("codes", iterations=400)
+    limited_one, _ = linear("codes", iterations=400)
+    limited(limited_one, share)
+    begun = free.bits().item()
+    (before, freely), (_, within) = recover(free, tmp_path / "free"), recover(limited_one, tmp_path / "limited")
+    assert 0.94 * share * begun < limited_one.bits().item() <= 1.001 * share * begun
+    assert freely < within < before
+
+
+@pytest.mark.parametrize("share", [None, 0.9])
+def test_a_killed_recovery_goes_on_to_the_same_bytes(tmp_path, monkeypatch, share):
     settings = {"iterations": 37, "data": "images", "batch_size": 4}
-    whole, _ = linear("codes", **settings)
+
+    def learning() -> Recovery:
+        recovery, _ = linear("codes", **settings)
+        return recovery if share is None else limited(recovery, share)
+
+    whole, killed, resumed = learning(), learning(), learning()
     recover(whole, tmp_path / "whole")
-    killed, _ = linear("codes", **settings)
     ticks = iter(range(0, 10**6, 1000))  # by which writing the state takes long: it is written once
     advance = Recovery.advance
     monkeypatch.setattr(Recovery, "advance", lambda one: die() if one.step == 25 else advance(one))
@@ -213,7 +238,6 @@ def test_a_killed_recovery_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
         recover(killed, tmp_path / "resume", clock=lambda: next(ticks))
     steps = []
     monkeypatch.setattr(Recovery, "advance", lambda one: steps.append(one.step) or advance(one))
-    resumed, _ = linear("codes", **settings)
     recover(resumed, tmp_path / "resume")
     assert steps == list(range(10, 37))
     assert same(parts_of(resumed), parts_of(whole))

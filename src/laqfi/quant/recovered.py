@@ -1,5 +1,6 @@
 """A model file whose tensors learned from FP32: the same names, formats and bytes with other values."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from laqfi.base.device import default_device
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.calibration import CalibrationSet
 from laqfi.quant.fitted import File, network_of
-from laqfi.quant.fitting import finest
+from laqfi.quant.fitting import NEAR, finest
 from laqfi.quant.knapsack import BudgetTooSmallError
 from laqfi.quant.learned import LearnedTensor
 from laqfi.quant.ptqd import measured_correction
@@ -40,8 +41,8 @@ def recovered(
     student, learned = learning_network(file, settings, path)
     teacher = network_of(*base, path)
     tried = draws(settings, images, alphas_cumprod_of(metadata).float(), found)
-    recovery = Recovery(student, teacher, learned, tried, settings)
-    before, after = recover(recovery, resume, priced="limit" in metadata)
+    recovery = Recovery(student, teacher, learned, tried, settings, over_limit(file, learned))
+    before, after = recover(recovery, resume)
     if "limit" in metadata:
         after = recovery.tried_error() if fit(file, learned) else before
     if after < before:
@@ -55,6 +56,15 @@ def recovered(
 
 def parts_of(learned: dict[str, LearnedTensor]) -> dict[str, Tensor]:
     return {f"{name}{part}": one.cpu() for name, whole in learned.items() for part, one in whole.parts().items()}
+
+
+def over_limit(file: File, learned: dict[str, LearnedTensor]) -> Callable[[], int] | None:
+    """By how many bytes the file would be above its limit, or rather a little below it; None if it has none."""
+    tensors, metadata = file
+    if "limit" not in metadata:
+        return None
+    aim = metadata["limit"] - metadata["limit"] // NEAR
+    return lambda: len(stored_file(tensors | parts_of(learned), metadata)) - aim
 
 
 def fit(file: File, learned: dict[str, LearnedTensor]) -> bool:

@@ -27,6 +27,7 @@ from laqfi.quant.learned import LearnedTensor
 from laqfi.quant.recipe import Recover
 
 DEAR = 10  # times the slope of D ∝ 2^(−2R), what a bit is worth where it is spent well: at that itself, codes grew
+CHECKS = 5  # of the size of a file with a limit: at the half of the iterations, of those that are left, and so on
 WARM_UP = 50  # iterations; a shorter recovery has a quarter of its own
 SHOW_EVERY = 10
 TRIED = 32  # batches on which what was learned is compared with what it began with
@@ -79,8 +80,8 @@ def draws(settings: Recover, images: Tensor, alphas_cumprod: Tensor, found: Cali
 class Recovery:
     """Student, teacher and optimizer. All randomness of an iteration derives from its number: the state is complete.
 
-    With a `price` codes may grow for no more than others shrink: what their bits are above those of the beginning, per
-    weight, costs so much beside the error.
+    Where the file has a limit, `over` tells by how many bytes it would be above, stored as it is now. What the bits of
+    codes are above those that would do, per weight, then costs `price` beside the error.
     """
 
     student: nn.Module
@@ -88,6 +89,7 @@ class Recovery:
     learned: Mapping[str, LearnedTensor]  # of the student, by the parameter that each stands for
     draws: tuple[Draw, Draw]
     settings: Recover
+    over: Callable[[], int] | None = None
     price: float = 0.0
 
     def __post_init__(self):
@@ -105,11 +107,22 @@ class Recovery:
         self.schedule = Schedule(self.settings.iterations, min(WARM_UP, self.settings.iterations // 4))
         self.step = 0
         self.codes = [one for one in self.learned.values() if one.places is not None]
-        self.size = float(torch.as_tensor(self.code_size()).detach())
+        iterations = self.settings.iterations
+        self.checks = {0, *(iterations - (iterations >> k) for k in range(1, CHECKS + 1))} if self.limited else set()
+        self.weights = sum(one.places.numel() for one in self.codes)
+        self.allowed = math.inf  # bits of a code
 
-    def code_size(self) -> Tensor | float:
-        """Of all codes that learn, per weight; 0 where none do."""
-        return sum(one.bits() for one in self.codes) / max(sum(one.places.numel() for one in self.codes), 1)
+    @property
+    def limited(self) -> bool:
+        return self.over is not None and bool(self.codes)
+
+    def bits(self) -> Tensor:
+        """Of a code, the mean of all that learn."""
+        return sum(one.bits() for one in self.codes) / self.weights
+
+    @torch.no_grad()
+    def check_size(self) -> None:
+        self.allowed = self.bits().item() - 8 * self.over() / self.weights
 
     def error(self, draw: Draw, iteration: int) -> Tensor:
         """Mean squared difference of the predicted noise to the teacher's."""
@@ -120,10 +133,11 @@ class Recovery:
 
     def advance(self) -> Tensor:
         """One iteration; its loss."""
+        if self.step in self.checks:
+            self.check_size()
         self.optimizer.zero_grad()
         loss = self.error(self.draws[0], self.step)
-        priced = loss + self.price * (self.code_size() - self.size).clamp(min=0) if self.price and self.codes else loss
-        priced.backward()
+        (loss + self.price * (self.bits() - self.allowed).clamp(min=0) if self.limited else loss).backward()
         share = learning_rate(self.step, self.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * share
@@ -143,11 +157,11 @@ class Recovery:
         for name, parameter in self.parameters.items():
             moments = self.optimizer.state[parameter]
             tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq")}
-        return tensors | {"step": torch.tensor(self.step)}
+        return tensors | {"step": torch.tensor(self.step), "allowed": torch.tensor(self.allowed, dtype=torch.float64)}
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        self.step = int(tensors["step"])
+        self.step, self.allowed = int(tensors["step"]), tensors["allowed"].item()
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"value.{name}"])
             moments = {
@@ -161,19 +175,16 @@ def recover(
     recovery: Recovery,
     resume: Path,
     *,
-    priced: bool = False,
     save_every: float = SAVE_EVERY,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[float, float]:
     """Advance to the last iteration; the mean squared error before and after, on what nothing is learned from.
 
-    `priced`: the file has a limit, and fewer bits for a code are bytes saved.
     The state is written to `resume` every `save_every` seconds and on SIGTERM, and taken up from there, with the same
     bytes as a run that was never interrupted. Raises LaqfiError after SIGTERM, and for a loss that is not finite.
     """
     before = recovery.tried_error()
-    if priced:
-        recovery.price = DEAR * 2 * math.log(2) * before
+    recovery.price = DEAR * 2 * math.log(2) * before
     if resume.exists():
         recovery.restore(files.read_tensors(resume)[0])
     saving = Saving(recovery, resume, save_every, clock)
