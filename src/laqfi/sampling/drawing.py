@@ -29,7 +29,7 @@ def draw_images(
 ) -> np.ndarray:
     """uint8 [seeds, images, C, H, W]: `images` for each seed; image i of a seed is the same however many are drawn.
 
-    A batch goes on from one seed to the next. `scheduler` is the config of the model's own, for the sampler "scheduler".
+    A batch goes on from one seed to the next. `scheduler` is the config of the model's, for the sampler "scheduler".
     """
 
     def batch(start: int) -> np.ndarray:
