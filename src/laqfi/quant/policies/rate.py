@@ -41,9 +41,9 @@ def rate(
     roots = {t.name: root_of(t, widest, weighting) for t in tensors if t.is_matrix}
 
     def chosen(k: int) -> Choices:
-        steps = {t.name: 2.0 ** (k / FINE) / math.sqrt(t.counts[weighting] or 1.0) for t in tensors}
-        matrix = {name: Choice(widest, rounding=rounding, step=step) for name, step in steps.items()}
-        return {t.name: matrix[t.name] if t.is_matrix else Choice(Format(rest)) for t in tensors}
+        steps = {t.name: 2.0 ** (k / FINE) / math.sqrt(t.counts[weighting] or 1.0) for t in tensors if t.is_matrix}
+        matrices = {name: Choice(widest, rounding=rounding, step=step) for name, step in steps.items()}
+        return {t.name: matrices.get(t.name, Choice(Format(rest))) for t in tensors}
 
     def size(k: int) -> int:
         return file_size(chosen(k)) if target.of == "file" else stored_size(store_all(tensors, chosen(k)))
