@@ -11,7 +11,7 @@ def text(asked: Asked, cost: Cost) -> str:
     parts = ", ".join(f"{part} {seconds:.0f}" for part, seconds in cost.seconds.items())
     drawn = f"{asked.draw} images in {asked.steps} steps of the model's own scheduler, from the same noise"
     rows = {
-        "written": f"{asked.out}",
+        "written": str(asked.out),
         "weights": f"{before:,} bytes in float32, {cost.bytes:,} now: {before / cost.bytes:.2f} times smaller",
         "files": f"{cost.file_before:,} bytes before, {cost.file_after:,} now, names and shapes included",
         "noise": f"mean squared error {cost.noise_mse:.2e} of the predicted noise, whose variance is 1, at {STEPS}"

@@ -114,13 +114,7 @@ def budget(
     limit = target.limit(
         sum(t.weight.numel() for t in tensors), lambda name: size_in(tensors, Format(name, symmetric, group_size), rest)
     )
-    factors = [] if importance == "uniform" else importances(tensors, importance, weighting, seed)
-    costs = [
-        [predicted_error(t, one, search, *factor) for one in some] if len(some) > 1 else [0.0]
-        for t, some, factor in zip(
-            tqdm(tensors, "formats", unit="tensor", disable=None, leave=False), options, factors, strict=bool(factors)
-        )
-    ]
+    costs = costs_of(tensors, options, search, importances(tensors, importance, weighting, seed))
 
     def within(limit: int) -> Choices:
         chosen = allocate(costs, sizes, limit) if costs else widest(options, sizes, limit)
@@ -130,11 +124,9 @@ def budget(
 
     if target.of == "resident":
         return within(limit)
-    largest, smallest = (sum(map(end, sizes)) for end in (max, min))
-    saved = finest(
-        lambda saved: file_size(within(largest - saved)), limit, largest - limit, 1.0, (0, largest - smallest)
-    )
-    return within(largest - saved)
+    most, least = (sum(map(end, sizes)) for end in (max, min))
+    saved = finest(lambda saved: file_size(within(most - saved)), limit, most - limit, 1.0, (0, most - least))
+    return within(most - saved)
 
 
 def size_in(tensors: list[Evidence], matrices: Format, rest: FloatFormat) -> int:
@@ -170,7 +162,12 @@ def widest(options: list[list[Format]], sizes: list[list[int]], limit: int) -> l
 def importances(
     tensors: list[Evidence], kind: Importance, weighting: Weighting, seed: int
 ) -> list[tuple[float, float]]:
-    """What the errors of each tensor count: those weighted by Fisher information, and the plain squared ones."""
+    """What the errors of each tensor count: those weighted by Fisher information, and the plain squared ones.
+
+    None for "uniform", which goes by no error.
+    """
+    if kind == "uniform":
+        return []
     if kind == "fisher":
         return [(t.counts[weighting], 0.0) for t in tensors]
     means = [t.counts[weighting] * float(t.fisher.mean(dtype=torch.float64)) for t in tensors]
@@ -182,6 +179,19 @@ def importances(
         "inverse": [1 / mean if mean > 0 else 0.0 for mean in means],
     }[kind]
     return [(0.0, factor) for factor in plain]
+
+
+def costs_of(
+    tensors: list[Evidence], options: list[list[Format]], search: Search, factors: list[tuple[float, float]]
+) -> list[list[float]]:
+    """What every option of every tensor adds to the predicted change; none without `factors`. Errors as below."""
+    if not factors:
+        return []
+    shown = tqdm(tensors, "formats", unit="tensor", disable=None, leave=False)  # on a terminal alone
+    return [
+        [predicted_error(t, one, search, *factor) for one in some] if len(some) > 1 else [0.0]
+        for t, some, factor in zip(shown, options, factors, strict=True)
+    ]
 
 
 def predicted_error(t: Evidence, format: Format, search: Search, weighted: float, plain: float) -> float:
