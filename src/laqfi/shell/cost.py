@@ -7,6 +7,7 @@ from laqfi.shell.whole import HELD_OUT, Asked, Cost
 
 
 def text(asked: Asked, cost: Cost) -> str:
+    """A line for each kind of cost, its name first."""
     before = 4 * cost.parameters
     parts = ", ".join(f"{part} {seconds:.0f}" for part, seconds in cost.seconds.items())
     drawn = f"{asked.draw} images in {asked.steps} steps of the model's own scheduler, from the same noise"

@@ -104,7 +104,8 @@ def budget(
     `keep` names tensors that stay in float32; biases and norms get `rest`. `importance` other than "fisher" makes the
     controls: plain squared error; times the tensor's mean |w|; divided by its mean Fisher; times the mean Fisher of
     another tensor, drawn with `seed`; or the widest integer format that fits, the same for all. For a target of the
-    file, tensors get the bytes in memory with which the file comes nearest to it.
+    file, tensors get the bytes in memory with which the file comes nearest to it. Raises BudgetTooSmallError, with the
+    smallest feasible size, for a target that no choice meets, LaqfiError for a name in `keep` that is no tensor's.
     """
     if unknown := sorted(set(keep) - {t.name for t in tensors}):
         raise LaqfiError(f"keep: the model has no tensor {unknown[0]!r}")

@@ -18,6 +18,8 @@ ENDS = (-64 * FINE, 64 * FINE)
 
 
 class FileTarget(Target):
+    """A size, of the whole file unless it says another."""
+
     of: Literal["file", "resident"] = "file"
 
 
@@ -36,6 +38,7 @@ def rate(
 
     One for each tensor (`group_size` -1) or output channel (0, nearer to the bound where codes are rounded to nearest).
     An entropy code, `coding: ans`, needs the fewest bits where every grid costs as much. Biases and norms get `rest`.
+    Raises BudgetTooSmallError, with the smallest feasible size, for a target that no step meets.
     """
     widest = Format(WIDEST, symmetric=True, group_size=group_size)
     roots = {t.name: root_of(t, widest, weighting) for t in tensors if t.is_matrix}
