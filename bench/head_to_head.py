@@ -36,7 +36,7 @@ from laqfi.stages.command import limit_threads
 from laqfi.storage.exported import export_folder, frame_of_folder
 from rivals import RIVALS
 from subjects import HOW, MEASURED, Subject, subjects
-from train_digits_unet2d import CONFIG, SCHEDULE, TIMESTEPS, CountedFromOne
+from train_digits_unet2d import CONFIG, SCHEDULE, TIMESTEPS, network, network_in
 
 BINS = [1, 50, 250, 500, 1000]
 TRAINING_STEPS = 1200
@@ -84,7 +84,7 @@ def by_laqfi(subject: Subject, sizes: dict[str, int], folder: Path) -> dict[str,
 def exported(subject: Subject, stored: dict[str, Stored], ours: nn.Module, folder: Path) -> dict:
     """Of the folder for diffusers: bytes, memory once loaded, and how far its images are from those of `ours`."""
     export_folder(frame_of_folder(subject.source), *as_file(stored, {}), folder, folder)
-    theirs = CountedFromOne.from_pretrained(folder / "unet")
+    theirs = network_in(folder / "unet")
     drawn = [subject.draw(one).astype(int) for one in (theirs, ours)]
     x, t = subject.test_images[:64], torch.linspace(1, TIMESTEPS, 64).long()
     with torch.inference_mode():
@@ -118,7 +118,7 @@ def dead_positions(images: Tensor, folder: Path) -> dict:
     """Bytes of a network some of whose kernel positions only meet padding, stored and exported."""
     torch.manual_seed(0)
     types = {f"{way}_block_types": (f"{way.title()}Block2D",) * 4 for way in ("down", "up")}
-    model = CountedFromOne(**CONFIG | types | {"block_out_channels": (16, 32, 32, 32)}).eval()
+    model = network(**types, block_out_channels=(16, 32, 32, 32)).eval()
     model.save_config(folder / "deep")
     how = {"timesteps": [1, 500], "bins": [1000], "chunk": 16, "seed": 0}
     fisher = fisher_maps(model, images[:16], linear_alphas_cumprod(TIMESTEPS, **SCHEDULE), **how).per_weight
@@ -134,7 +134,7 @@ def dead_positions(images: Tensor, folder: Path) -> dict:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "bytes": stored_size(left),
         "whole_bytes": stored_size(whole),
-        "exported_bytes": resident_bytes(CountedFromOne.from_pretrained(folder / "deep_export")),
+        "exported_bytes": resident_bytes(network_in(folder / "deep_export")),
     }
 
 

@@ -16,7 +16,7 @@ from laqfi.quality.judge import Judge
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Drawing
 from laqfi.storage.model_file import read_model
-from train_digits_unet2d import SCHEDULE, TIMESTEPS, CountedFromOne, trained
+from train_digits_unet2d import SCHEDULE, TIMESTEPS, network_in, trained
 
 MEASURED = [1, 2, 5, 10, 25, 50, 100, 200, 400, 600, 800, 1000]  # as the profile `quick` does
 HOW = Drawing(sampler="ddim", steps=20, eta=0.0, clip=True, seeds=[0, 1, 2], batch_size=180)
@@ -77,7 +77,7 @@ def subjects(data: Path, folder: Path, images: int, steps: int) -> list[Subject]
     shown = from_uint8(arrays["train_images"]), from_uint8(arrays["test_images"][:128])
     quick, alphas_cumprod, _ = read_model(data / "model.safetensors", torch.device("cpu"))
     trained(steps).save_pretrained(folder / "source")
-    unet = CountedFromOne.from_pretrained(folder / "source/unet")
+    unet = network_in(folder / "source/unet")
     linear = linear_alphas_cumprod(TIMESTEPS, **SCHEDULE)
     return [
         Subject("quick", quick, alphas_cumprod, judge, *shown, images),

@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-from torch import Tensor
+from diffusers import DDPMPipeline, UNet2DModel
 
 from laqfi.base.pictures import from_uint8
 from laqfi.base.random import derive_seed
@@ -19,6 +18,8 @@ from laqfi.data.datasets import load
 from laqfi.diffusion.params import Train
 from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.diffusion.training import Trainer, train
+from laqfi.models.diffusers_network import NoiseUNet
+from laqfi.models.scheduler import make_scheduler
 from laqfi.stages.command import limit_threads
 
 CONFIG = {
@@ -34,10 +35,8 @@ CONFIG = {
 }
 SCHEDULE = {"beta_start": 0.0001, "beta_end": 0.02}
 TIMESTEPS = 1000
-
-
-# With as few layers as there can be.
-SMALLEST = {
+SCHEDULER = {"_class_name": "DDPMScheduler", "num_train_timesteps": TIMESTEPS, "beta_schedule": "linear", **SCHEDULE}
+SMALLEST = {  # with as few layers as there can be
     "down_block_types": ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",),
     "block_out_channels": (8,),
@@ -45,11 +44,14 @@ SMALLEST = {
 }
 
 
-class CountedFromOne(UNet2DModel):
-    """The network called as model(x, timestep), with timesteps that begin at 1 instead of 0."""
+def network(**other) -> NoiseUNet:
+    """A new one, called as model(x, timestep) with timesteps from 1; `other` settings than those of `CONFIG`."""
+    return NoiseUNet(**CONFIG | other).adapt(SCHEDULER, None)
 
-    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        return super().forward(x, timestep - 1, return_dict=False)[0]
+
+def network_in(folder: Path) -> NoiseUNet:
+    """The same from the folder of a U-Net."""
+    return NoiseUNet.from_pretrained(folder).adapt(SCHEDULER, None)
 
 
 def trained(steps: int, **other) -> DDPMPipeline:
@@ -57,19 +59,17 @@ def trained(steps: int, **other) -> DDPMPipeline:
 
     `other` settings than those of `CONFIG` may be given.
     """
-    config = CONFIG | other
     torch.manual_seed(derive_seed("digits", "unet2d"))
     images = from_uint8(load("digits", {})["train_images"])
     how = Train(
         steps=steps, batch_size=64, lr=0.002, warmup=min(100, steps), beta2=0.999, ema=0.995, grad_clip=1, seed=0
     )
-    trainer = Trainer(CountedFromOne(**config), linear_alphas_cumprod(TIMESTEPS, **SCHEDULE), how)
+    trainer = Trainer(network(**other), linear_alphas_cumprod(TIMESTEPS, **SCHEDULE), how)
     with tempfile.TemporaryDirectory() as folder:
         train(trainer, images, Path(folder) / "resume.safetensors")
-    unet = UNet2DModel(**config)
+    unet = UNet2DModel(**CONFIG | other)
     unet.load_state_dict(trainer.ema)
-    scheduler = DDPMScheduler(num_train_timesteps=TIMESTEPS, beta_schedule="linear", **SCHEDULE)
-    return DDPMPipeline(unet.eval(), scheduler)
+    return DDPMPipeline(unet.eval(), make_scheduler(SCHEDULER))
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ def measure(
     how = {"timesteps": timesteps or spread(len(alphas_cumprod) - 1), "chunk": chunk, "seed": seed}
     fisher = fisher_maps(denoiser, images, alphas_cumprod, bins=[len(alphas_cumprod) - 1], **how).per_weight
     known = dict(curvature.compensations(denoiser, images, alphas_cumprod, **how))
-    if missing := [name for name in matrices(model) if name not in known]:
+    if missing := [t.name for t in unmeasured(model) if t.is_matrix and t.name not in known]:
         warnings.warn(f"rounded to nearest, because no curvature is known of it: {', '.join(missing)}", stacklevel=2)
     return Measured(fisher, known | dict.fromkeys(missing))
 
@@ -80,12 +80,6 @@ def measure(
 def spread(last: int) -> list[int]:
     """Timesteps in the middle of equal stretches of 1 to `last`."""
     return sorted({1 + int((i + 0.5) * last / STEPS) for i in range(STEPS)})
-
-
-def matrices(model: nn.Module) -> list[str]:
-    """Names of what may be stored in integers: weights of layers, without those of norms."""
-    others = norm_parameters(model) | bare_parameters(model)
-    return [name for name, one in model.named_parameters() if one.dim() >= 2 and name not in others]
 
 
 def quantize(
@@ -106,19 +100,22 @@ def quantize(
     size, rounded by GPTQ. `policy` and `options` are the keys of a params.yaml block, all of which may be given.
     Parameters outside of layers stay in float32. one_size: the model will only run on images of the size it was
     measured at, so kernel positions that only met padding there are not stored. coding: that of `save`, by which
-    policies with a target of the file meet it. sizes: what a tensor takes where it will be, if in no file of `save`.
+    policies with a target of the file meet it. sizes: what a tensor takes where it will be, if in no file of `save`;
+    beside a target as text alone.
 
     Raises LaqfiError, before anything is rounded, for a model that cannot be stored, for numbers that are not of this
     model, for an unknown policy, for one that goes by the groups of a model's family, which a network of one's own does
     not have, for options that do not fit, and for a target that is too small, with the smallest there is.
     """
+    if sizes is not None and (policy is not None or not isinstance(target, str)):
+        raise LaqfiError("sizes: found some, allowed is none but beside a target as text alone")
     tensors = evidence_of(model, measured, one_size, sizes)
     policy, options = settled(target, policy, options)
     try:
-        decide = bind(policy, options)
+        decide, checked = bind(policy, options), check(policy, options)
     except ValidationError as error:
         raise LaqfiError(first_line(error, policy)) from error
-    check_options(tensors, options)
+    check_options(tensors, dict(checked))
     return store_all(tensors, decide(tensors, file_size(tensors, metadata_of(coding))))
 
 
@@ -145,7 +142,7 @@ def check_target(model: nn.Module, target: str, sizes: Sizes | None = None) -> N
         raise LaqfiError(f"target: found {target}, {limit:,} bytes of this model, allowed is {least}B and more")
 
 
-def unmeasured(model: nn.Module, sizes: Sizes | None) -> list[Evidence]:
+def unmeasured(model: nn.Module, sizes: Sizes | None = None) -> list[Evidence]:
     """Every parameter of the model, with nothing that was measured of it."""
     axes = output_axes(model)
     kinds = dict.fromkeys(norm_parameters(model), "floats") | dict.fromkeys(bare_parameters(model), "float32")

@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 from laqfi.base import files, folders
 from laqfi.base.errors import LaqfiError
 from laqfi.data import datasets, folder
+from laqfi.data.params import Dataset
 from laqfi.params import whole
 from laqfi.params.folders import read
 from laqfi.stages.dataset import dataset
@@ -398,7 +399,7 @@ def test_a_damaged_record_is_refused(tmp_path, text):
 
 def test_the_stage_reads_the_folder_that_has_the_hash_and_refuses_one_that_was_changed(labelled, tmp_path):
     recorded(tmp_path, tiny_of(labelled))
-    block = whole.Dataset.model_validate(settings(tmp_path, tiny_of(labelled))["dataset"])
+    block = Dataset.model_validate(settings(tmp_path, tiny_of(labelled))["dataset"])
     dataset(block, folders=tmp_path / "folders.yaml", out=tmp_path / "a.npz")
     labelled.rename(tmp_path / "moved")
     recorded(tmp_path, tiny_of(tmp_path / "moved"))

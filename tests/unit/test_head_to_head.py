@@ -3,7 +3,7 @@
 import torch
 
 import head_page
-from train_digits_unet2d import CONFIG, CountedFromOne, UNet2DModel
+from train_digits_unet2d import CONFIG, UNet2DModel, network
 
 SIZES = {"bytes": 100_000, "resident_bytes": 110_000, "seconds": 2.0, "times_fp32": 1.5, "noise_mse": 1e-4}
 CELLS = {"cells": {"median PSNR": "30.0 dB", "FID − FP32": "+0.10", "all": "[+0.00, +0.20]", "verdict": "same"}}
@@ -50,7 +50,7 @@ def test_exports_and_dead_positions_are_told():
 
 def test_timesteps_of_the_trained_network_begin_at_one():
     torch.manual_seed(0)
-    model, plain = CountedFromOne(**CONFIG).eval(), UNet2DModel(**CONFIG).eval()
+    model, plain = network().eval(), UNet2DModel(**CONFIG).eval()
     plain.load_state_dict(model.state_dict())
     x = torch.randn(2, 1, 8, 8)
     with torch.no_grad():

@@ -309,16 +309,19 @@ def grouped():
 GPTQ = {"format": "int3", "rounding": "gptq"}
 
 
-@pytest.mark.parametrize("policy", ["bits", "budget"])
+@pytest.mark.parametrize("policy", ["bits", "budget", "rate"])
 def test_gptq_names_the_layer_without_a_curvature_before_anything_is_rounded(policy, monkeypatch):
     model = grouped()
     fisher, measured = fisher_of(model), dict(curvature_of(model))
     monkeypatch.setattr("laqfi.quant.evidence.store", None)  # what rounds
-    options = {"bits": GPTQ, "budget": {"formats": ["int3", "int4"], "target": {"ratio": 6}, "rounding": "gptq"}}[
-        policy
-    ]
+    options = {
+        "bits": GPTQ,
+        "budget": {"formats": ["int3", "int4"], "target": {"ratio": 6}, "rounding": "gptq"},
+        "rate": {"target": {"ratio": 6}},  # whose rounding gptq is by default
+    }[policy]
+    message = r"^layers\.0\.weight has no curvature, by which the rounding gptq works; allowed is its compensation"
     for given in (measured, {}):
-        with pytest.raises(LaqfiError, match=r"^layers\.0\.weight has no curvature, by which the rounding gptq works"):
+        with pytest.raises(LaqfiError, match=message):
             laqfi.quantize(model, Measured(fisher, given), policy=policy, **options)
 
 

@@ -125,6 +125,17 @@ def test_a_target_out_of_reach_is_refused_with_the_smallest(alphas_cumprod):
 
 
 @pytest.mark.parametrize(
+    ("target", "options"),
+    [("8x", {"policy": "rate"}), ({"ratio": 8.0, "of": "file"}, {}), (None, {"policy": "bits", "format": "int4"})],
+)
+def test_sizes_elsewhere_are_refused_where_the_policy_would_go_by_another_file(target, options):
+    model = small_model()
+    measured = Measured({name: torch.ones_like(one) for name, one in model.named_parameters()})
+    with pytest.raises(LaqfiError, match=r"^sizes: found some, allowed is none but beside a target as text alone$"):
+        laqfi.quantize(model, measured, target, sizes=lambda name, layout: 1_000_000, **options)
+
+
+@pytest.mark.parametrize(
     ("settings", "more"),
     [({}, {"prediction_type": "v_prediction"}), ({"out_channels": 2}, {"variance_type": "learned_range"})],
 )

@@ -25,7 +25,7 @@ def store_all(tensors: list[Evidence], choices: Choices) -> dict[str, Stored]:
         if one.rounding == "gptq" and t.is_compensated(one.format) and t.compensation is None:
             raise LaqfiError(f"{t.name} has no curvature, by which the rounding gptq works")
     found = {}
-    for t in tqdm(tensors, "rounding", unit="tensor", disable=None):  # on a terminal alone
+    for t in tqdm(tensors, "rounding", unit="tensor", disable=None, leave=False):  # on a terminal alone
         one = choices.get(t.name, UNCHANGED)
         found[t.name] = t.stored(one.format, one.search, one.rounding, one.step)
     return found

@@ -1,5 +1,6 @@
 """The whole of `laqfi quantize`: from a folder that diffusers wrote to a smaller one, and what that cost."""
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -52,9 +53,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes of all tensors: in float32, and as written; of the weights' files; and how far the noise and images moved.
+    """What became smaller, and how far the noise and the images moved.
 
-    `seconds` of every part of the work.
+    parameters: how many. bytes: of all tensors as they are written. file_before, file_after: bytes of the files of
+    weights. noise_mse: mean squared change of the predicted noise. psnr: of the median image, in dB. seconds: by part.
     """
 
     parameters: int
@@ -90,7 +92,7 @@ def quantize_folder(asked: Asked) -> Cost:
     with timed(seconds, "comparing"):
         timesteps = api.spread(len(alphas_cumprod) - 1)
         errors = noise_error(packed, base, held_out, alphas_cumprod, timesteps, asked.seed)
-        drawn = [draw(network, alphas_cumprod, image, settings, asked) for network in (base, packed)]
+        drawn = [draw(network, alphas_cumprod, settings, asked) for network in (packed, base)]
 
     export_folder(frame_of_folder(asked.folder), tensors, metadata, asked.out, asked.folder)
     return Cost(
@@ -99,7 +101,7 @@ def quantize_folder(asked: Asked) -> Cost:
         file_before=files_size(asked.folder),
         file_after=files_size(asked.out),
         noise_mse=sum(errors.values()) / len(errors),
-        psnr=median(psnr(squared_errors(drawn[1], drawn[0]).ravel(), int(np.prod(image)))),
+        psnr=median(psnr(squared_errors(*drawn).ravel(), math.prod(image))),
         seconds=seconds,
     )
 
@@ -144,17 +146,15 @@ def check(asked: Asked, settings: Diffusers, image: tuple[int, int, int]) -> Non
 def images_of(asked: Asked, image: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     """Images to measure on and held-out ones, float32 [N, C, H, W] in [-1, 1]. Raises LaqfiError if there are none."""
     found = pictures.read(asked.data, image[1], image[0], most=(asked.images, HELD_OUT))
-    for part, least in (("train_images", 2), ("test_images", 1)):
+    for part, kind, least in (("train_images", "to measure on", 2), ("test_images", "held out", 1)):
         if (count := len(found[part])) < least:
-            kind = "to measure on" if part == "train_images" else "held out"
             raise LaqfiError(f"{asked.data}: {count} images are {kind}, allowed are {least} and more: add some")
     return from_uint8(found["train_images"]), from_uint8(found["test_images"])
 
 
-def draw(
-    network: nn.Module, alphas_cumprod: Tensor, image: tuple[int, int, int], settings: Diffusers, asked: Asked
-) -> np.ndarray:
+def draw(network: nn.Module, alphas_cumprod: Tensor, settings: Diffusers, asked: Asked) -> np.ndarray:
     """uint8 [1, N, C, H, W], of the same noise for every network."""
+    image = diffusers_unet.image_of(settings)
     batch = max(1, PIXELS // (image[1] * image[2]))
     how = Drawing(sampler="scheduler", steps=asked.steps, seeds=[asked.seed], batch_size=batch)
     return draw_images(network, alphas_cumprod, image, how, asked.draw, settings.scheduler)

@@ -21,7 +21,7 @@ from laqfi.quant.evidence import Evidence
 from laqfi.quant.gather import gather, read_fisher
 from laqfi.quant.knapsack import BudgetTooSmallError
 from laqfi.quant.params import Budget, Controls, Quantize
-from laqfi.quant.policies.budget import Importance, Target, budget
+from laqfi.quant.policies.budget import BEST, Importance, Target, budget
 from laqfi.records import Precision
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.network import arithmetic
@@ -30,8 +30,6 @@ from laqfi.stages import command
 from laqfi.storage.described import settings_of
 from laqfi.storage.model_file import model_of
 from laqfi.storage.stored_file import read_stored
-
-FORMATS = ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "float16"]
 
 
 def controls(
@@ -100,9 +98,8 @@ def first_images(path: Path, seeds: int, images: int, shape: tuple[int, ...]) ->
 
 def choose(weights: list[Evidence], one: Budget, importance: Importance) -> Choices | None:
     """What the budget allows, None if it is too small for that importance."""
-    target = Target(ratio=one.ratio)
     try:
-        return budget(weights, target=target, formats=FORMATS, importance=importance, rounding="gptq", rest=one.rest)
+        return budget(weights, target=Target(ratio=one.ratio), importance=importance, rest=one.rest, **BEST)
     except BudgetTooSmallError:
         return None
 

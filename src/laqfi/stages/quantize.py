@@ -8,7 +8,7 @@ from laqfi.base.errors import LaqfiError
 from laqfi.base.program import program
 from laqfi.quant.apply import as_file, file_size, store_all, stored_size
 from laqfi.quant.calibration import CalibrationSet
-from laqfi.quant.choice import Choice
+from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
 from laqfi.quant.fitted import fitted, network_of, split_at_seams
 from laqfi.quant.gather import MeasuredFisher, gather, read_fisher
@@ -59,10 +59,23 @@ def quantize(
         resume = Resume(out.parents[1] / "resume" / f"{name}.safetensors")
         stored, made = fitted(variant, stored, (tensors, metadata), model, found, resume)
     write_stored(out, *made)
+    records.write(choices, allocation(variant, weights, chosen, stored, measured, math.prod(metadata["image"])))
+    if resume is not None:
+        resume.finish()
+
+
+def allocation(
+    variant: Variant,
+    weights: list[Evidence],
+    chosen: Choices,
+    stored: dict[str, Stored],
+    measured: MeasuredFisher,
+    pixels: int,
+) -> records.Allocation:
+    """Which tensor got what and why, and what the Fisher information predicts of it for images of so many `pixels`."""
     changes = {name: predicted_change(one.delta, measured.per_weight[name]) for name, one in stored.items()}
     layouts = {name: one.layout for name, one in stored.items()}
-    pixels = math.prod(metadata["image"])
-    allocation = records.Allocation(
+    return records.Allocation(
         policy=variant.policy,
         options=variant.model_extra,
         coding=variant.coding,
@@ -73,9 +86,6 @@ def quantize(
             layouts, {t.name: t.weight for t in weights}, changes, measured.per_weight, spent_bytes(stored, variant)
         ),
     )
-    records.write(choices, allocation)
-    if resume is not None:
-        resume.finish()
 
 
 def summed(changes: dict[str, float], measured: MeasuredFisher, edge: int) -> float:

@@ -44,11 +44,13 @@ class Coder(ABC):
     def __init__(self):
         self.tables: dict[tuple, Table] = {}
 
-    def adaptive(self, name: tuple, size: int, count: int, known: np.ndarray | None, centre: int | None = None):
+    def adaptive(
+        self, name: tuple, size: int, count: int, known: np.ndarray | None, centre: int | None = None
+    ) -> np.ndarray:
         """`count` symbols below `size`, int32, under the frequencies counted so far in the table `name`."""
-        table = self.tables.setdefault((*name, size), Table(size, centre)) if count else None
-        if table is None:
+        if not count:
             return np.zeros(0, np.int32)
+        table = self.tables.setdefault((*name, size), Table(size, centre))
         found = self.take(table.current(), count, known)
         table.learn(found)
         return found

@@ -14,7 +14,7 @@ from laqfi.storage.described import Header, alphas_cumprod_of, described, extra_
 from laqfi.storage.formats import DTYPES, Format
 from laqfi.storage.layout import Layout
 from laqfi.storage.modules import buffers, store_layers
-from laqfi.storage.stored_file import read_stored
+from laqfi.storage.stored_file import layouts_stored, read_stored
 
 
 def layouts_of(tensors: dict[str, Tensor], metadata: dict, model: nn.Module, path: Path) -> dict[str, Layout]:
@@ -101,11 +101,7 @@ def with_tables(model: nn.Module, metadata: dict, tables: dict[str, Tensor], pat
 
 def stored_bytes(tensors: dict[str, Tensor], metadata: dict) -> tuple[int, dict[str, int]]:
     """Bytes of all tensors, Σ numel × bytes per element, and the count of parameters per format."""
-    formats = metadata.get("formats", {})
-    parts = {f"{name}{part}" for name in formats for part in (".packed", ".scale", ".zero_point")}
     counts: Counter[str] = Counter()
-    for layout in formats.values():
-        counts[layout["name"]] += torch.Size(layout["shape"]).numel()
-    for name in tensors.keys() - parts - extra_shapes(metadata).keys():
-        counts[str(tensors[name].dtype).removeprefix("torch.")] += tensors[name].numel()
+    for layout in layouts_stored(tensors, metadata).values():
+        counts[layout.format.name] += torch.Size(layout.shape).numel()
     return sum(t.numel() * t.element_size() for t in tensors.values()), dict(sorted(counts.items()))

@@ -22,7 +22,6 @@ from laqfi.storage.described import check_version, described, extra_shapes, outp
 from laqfi.storage.formats import DTYPES, FLOATS, WHOLE_CHANNEL, Format
 from laqfi.storage.layout import Layout
 
-PARTS = (".packed", ".scale", ".zero_point")  # of a tensor of integers
 TOLD = ("network", "kinds", "places")  # keys of the header that only the file has
 CODE = "code"  # the one tensor of a coded file
 
@@ -99,9 +98,9 @@ def digest(layouts: Mapping[str, Layout]) -> str:
 def layouts_stored(tensors: Mapping[str, Tensor], metadata: dict) -> dict[str, Layout]:
     """Layouts by parameter, in the order of their names, of what is to be written."""
     formats, extra = metadata.get("formats", {}), extra_shapes(metadata)
-    packed = {f"{name}{part}" for name in formats for part in PARTS}
     found = {name: Layout.from_json(one) for name, one in formats.items()}
-    for name in tensors.keys() - packed - extra.keys():
+    parts = {f"{name}{part}" for name, one in found.items() for part in one.part_shapes()}
+    for name in tensors.keys() - parts - extra.keys():
         found[name] = Layout(Format(DTYPES[tensors[name].dtype]), tuple(tensors[name].shape))
     return dict(sorted(found.items()))
 

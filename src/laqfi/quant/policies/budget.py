@@ -104,7 +104,8 @@ def budget(
     `keep` names tensors that stay in float32; biases and norms get `rest`. `importance` other than "fisher" makes the
     controls: plain squared error; times the tensor's mean |w|; divided by its mean Fisher; times the mean Fisher of
     another tensor, drawn with `seed`; or the widest integer format that fits, the same for all. For a target of the
-    file, tensors get the bytes in memory with which the file comes nearest to it.
+    file, tensors get the bytes in memory with which the file comes nearest to it. Raises BudgetTooSmallError, with the
+    smallest feasible size, for a target that no choice meets, LaqfiError for a name in `keep` that is no tensor's.
     """
     if unknown := sorted(set(keep) - {t.name for t in tensors}):
         raise LaqfiError(f"keep: the model has no tensor {unknown[0]!r}")
@@ -114,13 +115,7 @@ def budget(
     limit = target.limit(
         sum(t.weight.numel() for t in tensors), lambda name: size_in(tensors, Format(name, symmetric, group_size), rest)
     )
-    factors = [] if importance == "uniform" else importances(tensors, importance, weighting, seed)
-    costs = [
-        [predicted_error(t, one, search, *factor) for one in some] if len(some) > 1 else [0.0]
-        for t, some, factor in zip(
-            tqdm(tensors, "formats", unit="tensor", disable=None, leave=False), options, factors, strict=bool(factors)
-        )
-    ]
+    costs = costs_of(tensors, options, search, importances(tensors, importance, weighting, seed))
 
     def within(limit: int) -> Choices:
         chosen = allocate(costs, sizes, limit) if costs else widest(options, sizes, limit)
@@ -130,11 +125,9 @@ def budget(
 
     if target.of == "resident":
         return within(limit)
-    largest, smallest = (sum(map(end, sizes)) for end in (max, min))
-    saved = finest(
-        lambda saved: file_size(within(largest - saved)), limit, largest - limit, 1.0, (0, largest - smallest)
-    )
-    return within(largest - saved)
+    most, least = (sum(map(end, sizes)) for end in (max, min))
+    saved = finest(lambda saved: file_size(within(most - saved)), limit, most - limit, 1.0, (0, most - least))
+    return within(most - saved)
 
 
 def size_in(tensors: list[Evidence], matrices: Format, rest: FloatFormat) -> int:
@@ -170,7 +163,12 @@ def widest(options: list[list[Format]], sizes: list[list[int]], limit: int) -> l
 def importances(
     tensors: list[Evidence], kind: Importance, weighting: Weighting, seed: int
 ) -> list[tuple[float, float]]:
-    """What the errors of each tensor count: those weighted by Fisher information, and the plain squared ones."""
+    """What the errors of each tensor count: those weighted by Fisher information, and the plain squared ones.
+
+    None for "uniform", which goes by no error.
+    """
+    if kind == "uniform":
+        return []
     if kind == "fisher":
         return [(t.counts[weighting], 0.0) for t in tensors]
     means = [t.counts[weighting] * float(t.fisher.mean(dtype=torch.float64)) for t in tensors]
@@ -182,6 +180,19 @@ def importances(
         "inverse": [1 / mean if mean > 0 else 0.0 for mean in means],
     }[kind]
     return [(0.0, factor) for factor in plain]
+
+
+def costs_of(
+    tensors: list[Evidence], options: list[list[Format]], search: Search, factors: list[tuple[float, float]]
+) -> list[list[float]]:
+    """What every option of every tensor adds to the predicted change; none without `factors`. Errors as below."""
+    if not factors:
+        return []
+    shown = tqdm(tensors, "formats", unit="tensor", disable=None, leave=False)  # on a terminal alone
+    return [
+        [predicted_error(t, one, search, *factor) for one in some] if len(some) > 1 else [0.0]
+        for t, some, factor in zip(shown, options, factors, strict=True)
+    ]
 
 
 def predicted_error(t: Evidence, format: Format, search: Search, weighted: float, plain: float) -> float:

@@ -18,6 +18,8 @@ ENDS = (-64 * FINE, 64 * FINE)
 
 
 class FileTarget(Target):
+    """A size, of the whole file unless it says another."""
+
     of: Literal["file", "resident"] = "file"
 
 
@@ -36,14 +38,15 @@ def rate(
 
     One for each tensor (`group_size` -1) or output channel (0, nearer to the bound where codes are rounded to nearest).
     An entropy code, `coding: ans`, needs the fewest bits where every grid costs as much. Biases and norms get `rest`.
+    Raises BudgetTooSmallError, with the smallest feasible size, for a target that no step meets.
     """
     widest = Format(WIDEST, symmetric=True, group_size=group_size)
     roots = {t.name: root_of(t, widest, weighting) for t in tensors if t.is_matrix}
 
     def chosen(k: int) -> Choices:
-        steps = {t.name: 2.0 ** (k / FINE) / math.sqrt(t.counts[weighting] or 1.0) for t in tensors}
-        matrix = {name: Choice(widest, rounding=rounding, step=step) for name, step in steps.items()}
-        return {t.name: matrix[t.name] if t.is_matrix else Choice(Format(rest)) for t in tensors}
+        steps = {t.name: 2.0 ** (k / FINE) / math.sqrt(t.counts[weighting] or 1.0) for t in tensors if t.is_matrix}
+        matrices = {name: Choice(widest, rounding=rounding, step=step) for name, step in steps.items()}
+        return {t.name: matrices.get(t.name, Choice(Format(rest))) for t in tensors}
 
     def size(k: int) -> int:
         return file_size(chosen(k)) if target.of == "file" else stored_size(store_all(tensors, chosen(k)))

@@ -1,9 +1,9 @@
 """Policies by name.
 
 A policy is a function of the tensors and of its own options, which are keyword-only; one that goes by the size of the
-file has `file_size` (a `FileSize`) for a second argument. To add one, write it in a file of
-this folder under `@policy` and name it in a block of params.yaml: its annotations are what the block may say. A tensor
-that the policy does not name stays in float32.
+file has `file_size` (a `FileSize`) for a second argument. To add one, write it in a file of this folder under `@policy`
+and name it in a block of params.yaml: its annotations are what the block may say. A tensor that the policy does not
+name stays in float32.
 """
 
 from collections.abc import Callable, Mapping, Sequence
