@@ -10,7 +10,7 @@ from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.storage.activations import RoundedInputs, check_layers
 from laqfi.storage.correction import Corrected
-from laqfi.storage.described import Header, alphas_cumprod_of, described, extra_shapes
+from laqfi.storage.described import Header, alphas_cumprod_of, described, extra_shapes, parted
 from laqfi.storage.formats import DTYPES, Format
 from laqfi.storage.layout import Layout
 from laqfi.storage.modules import buffers, store_layers
@@ -74,8 +74,9 @@ def unwrapped(
     """The network by itself on the tensors of its file, their layouts by parameter, and the file's tables."""
     model, _ = described(metadata, path)
     extra = extra_shapes(metadata)
-    tables = {name: tensor for name, tensor in tensors.items() if name in extra}
-    files.check_tensors(path, tables, extra)
+    beside = {name: tensor for name, tensor in tensors.items() if name in extra}
+    files.check_tensors(path, beside, extra)
+    tables, given = parted(beside, metadata)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in extra}
     layouts = layouts_of(tensors, metadata, model, path)
     if all(layout.format.name == "float32" for layout in layouts.values()):
@@ -83,7 +84,7 @@ def unwrapped(
     else:
         store_layers(model, layouts)
         state = buffers(layouts, tensors)
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(state | given, assign=True)
     return model, layouts, tables
 
 
@@ -100,7 +101,10 @@ def with_tables(model: nn.Module, metadata: dict, tables: dict[str, Tensor], pat
 
 
 def stored_bytes(tensors: dict[str, Tensor], metadata: dict) -> tuple[int, dict[str, int]]:
-    """Bytes of all tensors, Σ numel × bytes per element, and the count of parameters per format."""
+    """Bytes of all tensors, Σ numel × bytes per element, and the count of parameters per format.
+
+    What the network is given counts as little as the image.
+    """
     formats = metadata.get("formats", {})
     parts = {f"{name}{part}" for name in formats for part in (".packed", ".scale", ".zero_point")}
     counts: Counter[str] = Counter()
@@ -108,4 +112,5 @@ def stored_bytes(tensors: dict[str, Tensor], metadata: dict) -> tuple[int, dict[
         counts[layout["name"]] += torch.Size(layout["shape"]).numel()
     for name in tensors.keys() - parts - extra_shapes(metadata).keys():
         counts[str(tensors[name].dtype).removeprefix("torch.")] += tensors[name].numel()
-    return sum(t.numel() * t.element_size() for t in tensors.values()), dict(sorted(counts.items()))
+    counted = parted(tensors, metadata)[0].values()
+    return sum(t.numel() * t.element_size() for t in counted), dict(sorted(counts.items()))
