@@ -286,7 +286,6 @@ def test_a_packed_run_is_that_of_the_rounded_weights(ran, name):
     assert (network(images(), T) - unet(images(), T - 1, given).sample).abs().max() <= 1e-5
 
 
-@torch.no_grad()
 def test_recipes_keep_the_embeddings(ran):
     """Learned rounding, rounded inputs and recovery."""
     made = recovered_of(ran)
