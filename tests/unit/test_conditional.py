@@ -172,6 +172,15 @@ def test_a_network_that_is_given_other_things_is_refused_when_params_are_checked
         settings_of(folder, write_embeddings(tmp_path / "given.safetensors"))
 
 
+@pytest.mark.parametrize("middle", ["UNetMidBlock2DCrossAttn", None])
+def test_groups_are_the_blocks_of_the_network(tmp_path, middle):
+    folder = write_folder(tmp_path / "model", small_conditional(num_class_embeds=3, mid_block_type=middle))
+    settings = settings_of(folder, write_embeddings(tmp_path / "given.safetensors"), class_label=0)
+    named = families.build(settings, IMAGE).named_parameters()
+    scored = {families.group_of(settings, name) for name, p in named if families.is_scored(settings, name, p)}
+    assert sorted(families.groups(settings)) == sorted(scored)
+
+
 def test_latents_are_no_images(tmp_path):
     folder = write_folder(tmp_path / "model", small_conditional(in_channels=4, out_channels=4))
     settings = settings_of(folder, write_embeddings(tmp_path / "given.safetensors"))

@@ -99,8 +99,11 @@ def extra_shapes(metadata: dict) -> files.Shapes:
 
 
 def given_shapes(metadata: dict) -> files.Shapes:
-    """Of what the network of a file is given beside image and timestep."""
-    return families.given_shapes(settings_of(metadata)) if "model" in metadata else {}
+    """Of what the network of a file is given beside image and timestep; none where the metadata describe no model."""
+    try:
+        return families.given_shapes(settings_of(metadata))
+    except ValidationError:
+        return {}
 
 
 def parted(tensors: Mapping[str, Tensor], metadata: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
