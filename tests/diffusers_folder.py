@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
+from diffusers import DDIMScheduler, DDPMPipeline, UNet2DConditionModel, UNet2DModel
+from safetensors.torch import save_file
+from torch import Tensor
 
 SCHEDULE = {"num_train_timesteps": 100, "beta_schedule": "linear", "beta_start": 0.001, "beta_end": 0.1}
 
@@ -28,7 +30,37 @@ def small_unet(**settings) -> UNet2DModel:
     ).eval()
 
 
-def write_folder(folder: Path, unet: UNet2DModel | None = None, scheduler=None) -> Path:
+def small_conditional(**settings) -> UNet2DConditionModel:
+    """For the same digits, given embeddings of width 6 by cross-attention."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        **{
+            "sample_size": 8,
+            "in_channels": 1,
+            "out_channels": 1,
+            "layers_per_block": 1,
+            "block_out_channels": (8, 16),
+            "norm_num_groups": 4,
+            "attention_head_dim": 4,
+            "cross_attention_dim": 6,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        }
+        | settings
+    ).eval()
+
+
+def embeddings(*shape: int) -> Tensor:
+    """Standard normal, three tokens where no shape is named."""
+    return torch.randn(shape or (3, 6), generator=torch.Generator().manual_seed(1))
+
+
+def write_embeddings(path: Path, found: Tensor | None = None, **others: Tensor) -> Path:
+    save_file({"encoder_hidden_states": embeddings() if found is None else found} | others, path)
+    return path
+
+
+def write_folder(folder: Path, unet: UNet2DModel | UNet2DConditionModel | None = None, scheduler=None) -> Path:
     scheduler = DDIMScheduler(**SCHEDULE) if scheduler is None else scheduler
     DDPMPipeline(unet or small_unet(), scheduler).save_pretrained(folder)
     return folder

@@ -1,6 +1,6 @@
-"""Record what is in the folders that params.yaml names: workflow/folders.yaml, in git.
+"""Record what is in the folders and files that params.yaml names: workflow/folders.yaml, in git.
 
-The settings of a profile hold the hashes; the stages `dataset` and `train` refuse a folder that has another one.
+The settings of a profile hold the hashes; the stages `dataset` and `train` refuse what has another one.
 """
 
 import json

@@ -24,7 +24,7 @@ from laqfi.quant.rounding import Stored, check_size
 from laqfi.sensitivity import curvature
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.sensitivity.fisher import fisher_maps
-from laqfi.storage.described import VERSION, output_axes
+from laqfi.storage.described import VERSION, output_axes, parted
 from laqfi.storage.kinds import CALLS
 from laqfi.storage.model_file import layouts_of
 from laqfi.storage.modules import load_stored
@@ -52,6 +52,7 @@ def measure(
     images: Tensor,
     schedule: Any,
     *,
+    embeddings: Tensor | None = None,
     timesteps: list[int] | None = None,
     chunk: int = 16,
     seed: int = 0,
@@ -60,7 +61,8 @@ def measure(
 
     `model` is called as model(x, timestep [B]) with timesteps from 1 to T, and predicts the noise; one of diffusers is
     called as diffusers calls it. images: floats [N, C, H, W] in [-1, 1]; some dozens do. schedule: alphas_cumprod
-    float64 [T + 1] that begins with the 1 of the clean image, or a scheduler of diffusers. Measured is every image at
+    float64 [T + 1] that begins with the 1 of the clean image, or a scheduler of diffusers. embeddings: float32 or
+    float16 [tokens, width], what a `UNet2DConditionModel` is given with every image. Measured is every image at
     each of `timesteps` (none: eight, in the middle of equal stretches), `chunk` images at a time, with noise and signs
     drawn from `seed`. The model is left as it was.
 
@@ -68,7 +70,7 @@ def measure(
     rounded to nearest, which a warning says. Raises LaqfiError, before anything is measured, for a model, images or
     schedule that cannot be.
     """
-    denoiser, alphas_cumprod = called(model, schedule)
+    denoiser, alphas_cumprod = called(model, schedule, embeddings)
     how = {"timesteps": timesteps or spread(len(alphas_cumprod) - 1), "chunk": chunk, "seed": seed}
     fisher = fisher_maps(denoiser, images, alphas_cumprod, bins=[len(alphas_cumprod) - 1], **how).per_weight
     known = dict(curvature.compensations(denoiser, images, alphas_cumprod, **how))
@@ -237,6 +239,7 @@ def load(model: nn.Module, path: str | Path) -> None:
     """
     check_storable(model)
     tensors, metadata = read_stored(path := Path(path), model)
+    tensors, _ = parted(tensors, metadata)
     layouts = layouts_of(tensors, metadata, model, path)
     nominal = {module: like_first(module) for module in model.modules() if is_asked(module)}
     load_stored(model, layouts, tensors)

@@ -219,7 +219,7 @@ def edited(folder: Path, tmp_path: Path, file: str, **change) -> Path:
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "allowed is 'UNet2DModel'"),
+        ("unet/config.json", {"_class_name": "UNet1DModel"}, "allowed is UNet2DModel or UNet2DConditionModel"),
         ("unet/config.json", {"out_channels": 2}, "unet.out_channels is 2, allowed is 1"),
         ("unet/config.json", {"sample_size": None}, "unet.sample_size is None"),
         ("unet/config.json", {"time_embedding_type": "fourier"}, "found 'fourier', allowed is 'positional'"),

@@ -307,7 +307,9 @@ def test_a_model_of_another_network_is_refused(pipeline, tmp_path):
 
 def test_a_folder_of_another_class_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
-    with pytest.raises(LaqfiError, match="_class_name is 'AutoencoderKL', allowed is 'UNet2DModel'"):
+    with pytest.raises(
+        LaqfiError, match="_class_name is 'AutoencoderKL', allowed is UNet2DModel or UNet2DConditionModel"
+    ):
         exported(tmp_path, {}, tmp_path / "out")
 
 

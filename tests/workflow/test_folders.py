@@ -1,4 +1,4 @@
-"""Both engines track what is in a folder of images, and not where it is."""
+"""Both engines track what is in a folder of images or a file of embeddings, and not where it is."""
 
 import re
 
@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusers_folder import embeddings, small_conditional, write_embeddings, write_folder
 from tiny import tiny_params
 
+MODELS = {
+    "dvc": ("dvc", "repro", "train@tiny"),
+    "snakemake": ("snakemake", "--cores", "1", "data/tiny/model.safetensors"),
+}
 STEPS = {"dvc": ("dvc", "repro", "dataset@tiny"), "snakemake": ("snakemake", "--cores", "1", "data/tiny/dataset.npz")}
 
 
@@ -41,3 +46,29 @@ def test_new_images_are_read_again_and_a_folder_that_was_moved_is_not(clone, tmp
     add_image(images / "there", 40)
     assert ran(images / "there")
     assert str(images) not in (clone.folder / "data/tiny/params.json").read_text()
+
+
+@pytest.mark.parametrize("engine", MODELS)
+def test_other_embeddings_make_another_model_and_a_file_that_was_moved_does_not(clone, tmp_path_factory, engine):
+    place = tmp_path_factory.mktemp("of a user")
+    folder, file = write_folder(place / "model", small_conditional()), write_embeddings(place / "here.safetensors")
+    params = tiny_params()
+    params["variants"], tiny = {"fp32": params["variants"]["fp32"]}, params["profiles"]["tiny"]
+    del tiny["diffusion"], tiny["train"], tiny["sample"]["headline"], tiny["sample"]["clip"]
+    tiny["sample"] |= {"sampler": "scheduler"}
+
+    def ran(path, command=MODELS[engine], check=True):
+        tiny["model"] = {"family": "diffusers", "path": str(folder), "embeddings": str(path)}
+        clone.write_params(params)
+        found = clone.call("python", "workflow/folders.py", check=check)
+        if found.returncode:
+            return found.stderr
+        found = clone.call(*command, check=check)
+        return bool(re.search(r"Running stage 'train@tiny'|rule train:", found.stdout + found.stderr))
+
+    assert ran(file) is True
+    assert ran(file.rename(place / "there.safetensors")) is False
+    write_embeddings(place / "there.safetensors", 2 * embeddings())
+    assert ran(place / "there.safetensors") is True
+    assert str(place) not in (clone.folder / "data/tiny/params.json").read_text()
+    assert "none.safetensors: not a readable safetensors file" in ran(place / "none.safetensors", check=False)

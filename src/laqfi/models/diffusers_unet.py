@@ -1,14 +1,16 @@
-"""Networks that diffusers wrote: `UNet2DModel`, with the scheduler they were trained with."""
+"""Networks that diffusers wrote, with the scheduler they were trained with."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from laqfi.base import files
 from laqfi.base.block import Block
 from laqfi.base.errors import LaqfiError
-from laqfi.models import pretrained, scheduler
+from laqfi.models import conditioning, pretrained, scheduler
 
 Config = dict[str, object]
 PIPELINES = {"DDIMScheduler": "DDIMPipeline", "DDPMScheduler": "DDPMPipeline"}  # that draw of noise alone
@@ -19,8 +21,8 @@ class Diffusers(Block):
 
     path: where it lies; None where that does not matter. sha256: of its configs and weights, which the stage `train`
     reads. unet, scheduler: the configs; a folder without a scheduler's needs it said. pipeline: its kind, None for a
-    U-Net alone. parameters: how many, by which jobs on a cluster are sized. class_label: of networks with classes the
-    one that is measured and drawn.
+    U-Net alone. parameters: how many, by which jobs on a cluster are sized. class_label: of networks with classes, or
+    embeddings of several, the one that is measured and drawn. embeddings: what a conditional network is given.
     """
 
     family: Literal["diffusers"]
@@ -31,12 +33,12 @@ class Diffusers(Block):
     unet: Config
     scheduler: Config
     class_label: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    embeddings: conditioning.Embeddings | None = None
 
     @model_validator(mode="after")
     def network_is_known(self):
         scheduler.check_scheduler(self.scheduler)
-        image_of(self)
-        channels, out = self.unet.get("in_channels", 3), self.unet.get("out_channels", 3)
+        channels, out = image_of(self)[0], self.unet.get("out_channels", channels_of(self.unet))
         wanted = channels * (2 if scheduler.has_learned_variance(self.scheduler) else 1)
         if out != wanted:
             raise ValueError(
@@ -45,6 +47,7 @@ class Diffusers(Block):
             )
         if (found := self.unet.get("time_embedding_type", "positional")) != "positional":
             raise ValueError(f"unet.time_embedding_type: found {found!r}, allowed is 'positional'")
+        conditioning.check_embeddings(self.unet, None if self.embeddings is None else self.embeddings.width)
         self.check_label()
         return self
 
@@ -54,6 +57,12 @@ class Diffusers(Block):
             raise ValueError(
                 f"unet.class_embed_type: found {kind!r}, allowed is none, with num_class_embeds or without"
             )
+        if self.embeddings is not None and self.embeddings.classes > 1:
+            if classes not in (None, self.embeddings.classes):
+                raise ValueError(
+                    f"embeddings: are those of {self.embeddings.classes} classes, allowed is {classes} or 1"
+                )
+            classes = self.embeddings.classes
         if classes is None and self.class_label is not None:
             raise ValueError(f"class_label is {self.class_label}, allowed is none: the network has no classes")
         if classes is not None and not (self.class_label is not None and self.class_label < classes):
@@ -66,7 +75,17 @@ def image_of(settings: Diffusers) -> tuple[int, int, int]:
     sides = found if isinstance(found, list) else [found, found]
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise ValueError(f"unet.sample_size is {found}, allowed is a side in pixels, or two")
-    return settings.unet.get("in_channels", 3), *sides
+    return settings.unet.get("in_channels", channels_of(settings.unet)), *sides
+
+
+def kind_of(config: Config) -> str:
+    """The class of the network."""
+    return config.get("_class_name", pretrained.NETWORKS[0])
+
+
+def channels_of(config: Config) -> int:
+    """Of images, where the config does not say it: what diffusers takes for granted."""
+    return 4 if conditioning.is_conditional(config) else 3
 
 
 def pipeline_of(settings: Diffusers) -> str:
@@ -86,10 +105,24 @@ def check_image(settings: Diffusers, image: tuple[int, int, int]) -> None:
 
 
 def build(settings: Diffusers, image: tuple[int, int, int]) -> nn.Module:
-    from laqfi.models.diffusers_network import NoiseUNet
+    from laqfi.models.diffusers_network import NETWORKS
 
     check_image(settings, image)
-    return NoiseUNet.from_config(settings.unet).adapt(settings.scheduler, settings.class_label)
+    kind = NETWORKS[kind_of(settings.unet)]
+    label = settings.class_label if settings.unet.get("num_class_embeds") else None
+    embeddings = None if settings.embeddings is None else settings.embeddings.shape
+    return kind.from_config(settings.unet).adapt(settings.scheduler, label, embeddings)
+
+
+def given_shapes(settings: Diffusers) -> files.Shapes:
+    """Dtype and shape, by name, of what the network is given beside image and timestep, the same for all images."""
+    found = settings.embeddings
+    return {} if found is None else {conditioning.TENSOR: (torch.float32, found.shape)}
+
+
+def given(settings: Diffusers, path: Path) -> dict[str, Tensor]:
+    """What `given_shapes` tells of, from the file of embeddings. Errors as of `conditioning.read`."""
+    return {conditioning.TENSOR: conditioning.read(path, settings.embeddings, settings.class_label)}
 
 
 def weights(settings: Diffusers, folder: Path, image: tuple[int, int, int]) -> dict[str, Tensor]:

@@ -5,7 +5,9 @@ A family's module has `build(settings, image)`, the network for images [C, H, W]
 `groups(settings)`, all of them in order. It may have `check_image`, which raises ValueError for images [C, H, W] that
 the network cannot take. Its settings are a block with the family's name. It may have `BLOCKS`, classes of modules that
 are fitted as a whole where rounding is learned; other layers then are fitted one by one. Settings with a `scheduler`,
-the config of one of diffusers, bring the noise schedule and a sampler of their own, and the module `weights`.
+the config of one of diffusers, bring the noise schedule and a sampler of their own, and the module `weights`. A network
+may be given more than image and timestep, the same for all images: `given_shapes(settings)` names these tensors, which
+are buffers of the network and stand in its files beside the weights, and `given(settings, path)` reads them.
 """
 
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
+from laqfi.base import files
 from laqfi.models import diffusers_unet, unet
 
 Settings = Annotated[unet.Unet | diffusers_unet.Diffusers, Field(discriminator="family")]
@@ -29,6 +32,17 @@ def build(settings: Settings, image: tuple[int, int, int]) -> nn.Module:
 def weights(settings: Settings, folder: Path, image: tuple[int, int, int]) -> dict[str, Tensor]:
     """Those in a folder of a network that is not trained here, by name. Errors are those of the family's `weights`."""
     return FAMILIES[settings.family].weights(settings, folder, image)
+
+
+def given_shapes(settings: Settings) -> files.Shapes:
+    """Of what the network is given beside image and timestep, by name."""
+    shapes = getattr(FAMILIES[settings.family], "given_shapes", None)
+    return shapes(settings) if shapes else {}
+
+
+def given(settings: Settings, path: Path) -> dict[str, Tensor]:
+    """These tensors, of a file. Errors are those of the family's `given`."""
+    return FAMILIES[settings.family].given(settings, path)
 
 
 def check_image(settings: Settings, image: tuple[int, int, int]) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from laqfi.base.errors import LaqfiError
-from laqfi.models import scheduler
+from laqfi.models import conditioning, scheduler
 
 
 class NoiseIn:
@@ -46,11 +46,13 @@ class Counted:
     In all else it is the network itself: its layers and parameters have the names that they have there.
     """
 
-    def __init__(self, network: nn.Module, noise_in: NoiseIn):
-        self.network, self.noise_in = network, noise_in
+    def __init__(self, network: nn.Module, noise_in: NoiseIn, given: Mapping[str, Tensor]):
+        """`given`: what it is called with besides, for one image, as `conditioning.given_to` tells it."""
+        self.network, self.noise_in, self.given = network, noise_in, given
 
     def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
-        return self.noise_in(self.network(x, timestep - 1).sample, x, timestep)
+        given = {name: one.to(x).expand(len(x), -1, -1) for name, one in self.given.items()}
+        return self.noise_in(self.network(x, timestep - 1, **given).sample, x, timestep)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.network, name)
@@ -61,13 +63,16 @@ def is_of_diffusers(model: nn.Module) -> bool:
     return type(model).forward.__module__.startswith("diffusers.")
 
 
-def called(model: nn.Module, schedule: Any) -> tuple[nn.Module | Counted, Tensor]:
+def called(model: nn.Module, schedule: Any, embeddings: Tensor | None = None) -> tuple[nn.Module | Counted, Tensor]:
     """The model called as model(x, timestep) with timesteps from 1 for the noise, and its `alphas_cumprod` [T + 1].
 
-    `schedule` is that table, or a scheduler of diffusers. Raises LaqfiError for a scheduler that is not known, for a
-    network of diffusers without one, which says what the network predicts, and for a model of one's own that is said
-    to predict something else than the noise.
+    `schedule` is that table, or a scheduler of diffusers; `embeddings` are those of a conditional network. Raises
+    LaqfiError for a scheduler that is not known, for a network of diffusers without one, which says what the network
+    predicts, for embeddings that are not for it, and for a model of one's own that is said to predict something else
+    than the noise.
     """
+    if embeddings is not None and not is_of_diffusers(model):
+        raise LaqfiError("embeddings: found some, allowed for a model of one's own is none: it is called without any")
     if isinstance(schedule, Tensor):
         if is_of_diffusers(model):
             raise LaqfiError("schedule: found a tensor, allowed for a network of diffusers is its scheduler")
@@ -81,7 +86,8 @@ def called(model: nn.Module, schedule: Any) -> tuple[nn.Module | Counted, Tensor
     except ValueError as error:
         raise LaqfiError(str(error)) from error
     if is_of_diffusers(model):
-        return Counted(model, NoiseIn(config)), scheduler.alphas_cumprod(config)
+        given = conditioning.given_to(model, embeddings)
+        return Counted(model, NoiseIn(config), given), scheduler.alphas_cumprod(config)
     if (found := scheduler.prediction_type(config)) != "epsilon":
         raise LaqfiError(f"scheduler.prediction_type: found {found!r}, allowed for a model of one's own is 'epsilon'")
     return model, scheduler.alphas_cumprod(config)

@@ -11,7 +11,7 @@ from laqfi.base import files, folders
 from laqfi.base.block import Block
 from laqfi.base.errors import LaqfiError
 
-NETWORK = "UNet2DModel"
+NETWORKS = ("UNet2DModel", "UNet2DConditionModel")
 PARTS = {"unet", "scheduler"}  # of a pipeline that makes images of noise alone
 WEIGHTS = "diffusion_pytorch_model"
 NO_LIMIT = ("lambda_min_clipped", -math.inf)
@@ -80,8 +80,9 @@ def read_configs(folder: Path) -> tuple[dict, dict | None]:
     if not folder.is_dir():
         raise LaqfiError(f"{folder}: no such folder")
     unet = read_config(unet_folder(folder) / "config.json")
-    if (found := unet.get("_class_name")) != NETWORK:
-        raise LaqfiError(f"{unet_folder(folder) / 'config.json'}: _class_name is {found!r}, allowed is {NETWORK!r}")
+    if (found := unet.get("_class_name")) not in NETWORKS:
+        allowed = f"allowed is {' or '.join(NETWORKS)}"
+        raise LaqfiError(f"{unet_folder(folder) / 'config.json'}: _class_name is {found!r}, {allowed}")
     if "quantization_config" in unet:
         raise LaqfiError(f"{unet_folder(folder) / 'config.json'}: the weights are quantized, allowed are plain ones")
     places = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")

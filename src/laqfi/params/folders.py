@@ -1,4 +1,4 @@
-"""The folders that params.yaml names, as they are recorded: by path as written there, each with its hash.
+"""The folders and files that params.yaml names, as they are recorded: by path as written there, each with its hash.
 
 What is settled of a profile holds the hash in place of the path, so that nothing depends on where a folder lies.
 """

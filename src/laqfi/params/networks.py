@@ -1,8 +1,9 @@
-"""The user's own network as it is recorded: the configs in its folder, and a hash of all."""
+"""The user's own network as it is recorded: the configs in its folder, what it is given, and hashes of all."""
 
 from pydantic import TypeAdapter, ValidationError
 
 from laqfi.base.errors import LaqfiError, first_line
+from laqfi.models.conditioning import Embeddings
 from laqfi.models.pretrained import NetworkFolder
 from laqfi.params.folders import Recorded, entry
 
@@ -28,4 +29,16 @@ def settled(model: object, recorded: Recorded | None) -> object:
         word = "one, as the folder has none" if found.scheduler is None else "none, as the folder has its own"
         raise LaqfiError(f"model.scheduler: allowed is {word}: {path}")
     brought = {} if found.scheduler is None else {"scheduler": found.scheduler}
+    if (file := model.get("embeddings")) is not None:
+        brought["embeddings"] = embeddings_of(file, recorded)
     return model | brought | found.model_dump(exclude={"scheduler"})
+
+
+def embeddings_of(path: object, recorded: Recorded | None) -> dict:
+    """What is recorded of the file. Raises LaqfiError for another thing than a path, and one that is not recorded."""
+    if not isinstance(path, str):
+        raise LaqfiError("model.embeddings: found no path, allowed is that of a safetensors file")
+    try:
+        return Embeddings.model_validate(dict(entry(recorded, path, "model.embeddings"))).model_dump()
+    except ValidationError as error:
+        raise LaqfiError(f"workflow/folders.yaml: {first_line(error, path)}; `make folders` writes it") from error

@@ -1,6 +1,7 @@
 """A whole model in the formats that a policy chose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from torch import Tensor
 from tqdm import tqdm
@@ -13,6 +14,7 @@ from laqfi.storage.formats import Format
 from laqfi.storage.stored_file import stored_file
 
 UNCHANGED = Choice(Format("float32"))
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def store_all(tensors: list[Evidence], choices: Choices) -> dict[str, Stored]:
@@ -39,18 +41,25 @@ def store_for_all(tensors: list[Evidence], several: list[Choices]) -> None:
             t.stored(one.format, one.search, one.rounding, one.step)
 
 
-def as_file(stored: dict[str, Stored], metadata: dict) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and metadata of the model file, for `write_stored` and `model_file.model_of`."""
-    tensors = {f"{name}{part}": tensor for name, one in stored.items() for part, tensor in one.parts.items()}
+def as_file(
+    stored: dict[str, Stored], metadata: dict, given: Mapping[str, Tensor] = NOTHING
+) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and metadata of the model file, for `write_stored` and `model_file.model_of`.
+
+    `given`: what its network is given beside image and timestep, by name.
+    """
+    tensors = {f"{name}{part}": tensor for name, one in stored.items() for part, tensor in one.parts.items()} | given
     formats = {name: one.layout.to_json() for name, one in stored.items() if not one.layout.format.is_float}
     return tensors, metadata | ({"formats": formats} if formats else {})
 
 
-def file_size(tensors: list[Evidence], metadata: dict) -> Callable[[Choices], int]:
-    """What the model file takes in bytes, header and all, with the tensors as chosen."""
+def file_size(
+    tensors: list[Evidence], metadata: dict, given: Mapping[str, Tensor] = NOTHING
+) -> Callable[[Choices], int]:
+    """What the model file takes in bytes, header and all, with the tensors as chosen; `given` as of `as_file`."""
 
     def size(choices: Choices) -> int:
-        return len(stored_file(*as_file(store_all(tensors, choices), metadata)))
+        return len(stored_file(*as_file(store_all(tensors, choices), metadata, given)))
 
     return size
 

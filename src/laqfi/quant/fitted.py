@@ -21,7 +21,7 @@ from laqfi.quant.resume import Resume
 from laqfi.quant.rounding import Stored
 from laqfi.quant.steps import learned_steps
 from laqfi.storage.activations import Inputs, RoundedInputs
-from laqfi.storage.described import settings_of
+from laqfi.storage.described import parted, settings_of
 from laqfi.storage.formats import WHOLE_CHANNEL
 from laqfi.storage.model_file import model_of
 
@@ -57,7 +57,7 @@ def fitted(
     layers = [one.name for one in inputs_of(teacher, *found.first(), 8)]
     if recipe.reconstruct is not None:
         stored = reconstruct(student, teacher, stored, kinds, layers, found, recipe.reconstruct, resume)
-    tensors, header = as_file(stored, metadata)
+    tensors, header = as_file(stored, metadata, parted(*model)[1])
     if recipe.activations is not None:
         about, tables = rounded_inputs(student, teacher, recipe.activations, kinds, found)
         tensors, header = tensors | tables, header | {"activations": about.model_dump()}
@@ -75,10 +75,9 @@ def network_of(tensors: dict[str, Tensor], metadata: dict, path: Path) -> nn.Mod
 
 
 def begun(stored: dict[str, Stored], base: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
-    """The weights that fitting begins with: as stored, but FP32's where their rounding is yet to be learned."""
-    rounded = {name: one.layout.restore(one.parts).cpu() for name, one in stored.items()}
-    learned = {name for name, one in stored.items() if not one.layout.format.is_float} if recipe.reconstruct else ()
-    return rounded | {name: base[name] for name in learned}
+    """What fitting begins with: FP32's tensors, but weights as stored unless their rounding is yet to be learned."""
+    kept = {name: one for name, one in stored.items() if one.layout.format.is_float or not recipe.reconstruct}
+    return base | {name: one.layout.restore(one.parts).cpu() for name, one in kept.items()}
 
 
 def rounded_inputs(

@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
     one.add_argument("--scheduler", type=Path, help="scheduler_config.json, of a folder that has none")
     one.add_argument("--class-label", type=int, help="of a model with classes, the one to measure and draw")
+    one.add_argument("--embeddings", type=Path, help="of a conditional model: safetensors with encoder_hidden_states")
     one.add_argument("--images", type=count, default=64, help="to measure on, at most (64)")
     one.add_argument("--draw", type=count, default=16, help="images to draw and compare at the end (16)")
     one.add_argument("--steps", type=count, default=50, help="of the model's own scheduler for each of them (50)")

@@ -19,7 +19,7 @@ from laqfi.base.errors import LaqfiError, first_line
 from laqfi.base.pictures import from_uint8
 from laqfi.data import folder as pictures
 from laqfi.diffusion.process import noise_error
-from laqfi.models import diffusers_unet, pretrained, scheduler
+from laqfi.models import conditioning, diffusers_unet, pretrained, scheduler
 from laqfi.models.diffusers_unet import Diffusers
 from laqfi.quality.fidelity import Median, median, psnr, squared_errors
 from laqfi.quant.apply import as_file
@@ -44,6 +44,7 @@ class Asked:
     out: Path
     scheduler: Path | None = None
     class_label: int | None = None
+    embeddings: Path | None = None
     images: int = 64
     draw: int = 16
     steps: int = 50
@@ -80,14 +81,16 @@ def quantize_folder(asked: Asked) -> Cost:
     with timed(seconds, "reading"):
         train, held_out = images_of(asked, image)
         weights = diffusers_unet.weights(settings, asked.folder, image)
-    base, alphas_cumprod, _ = model_of(weights, header(settings, None, image), asked.folder, default_device())
+        given = {} if asked.embeddings is None else diffusers_unet.given(settings, asked.embeddings)
+    about = header(settings, None, image)
+    base, alphas_cumprod, _ = model_of(weights | given, about, asked.folder, default_device())
 
     with timed(seconds, "measuring"), deterministic(default_device()):
         chunk = asked.chunk or max(1, min(16, PIXELS // (image[1] * image[2])))
         measured = api.measure(base, train, alphas_cumprod, chunk=chunk, seed=asked.seed)
     with timed(seconds, "quantizing"):
         stored = api.quantize(base, measured, asked.target, sizes=sizes)
-        tensors, metadata = as_file(stored, header(settings, None, image))
+        tensors, metadata = as_file(stored, about, given)
         packed, _, _ = model_of(tensors, metadata, asked.folder, default_device())
     with timed(seconds, "comparing"):
         timesteps = api.spread(len(alphas_cumprod) - 1)
@@ -120,6 +123,7 @@ def settings_of(asked: Asked) -> Diffusers:
             unet=found.unet,
             scheduler=config,
             class_label=asked.class_label,
+            embeddings=None if asked.embeddings is None else conditioning.listed(asked.embeddings),
         )
     except ValidationError as error:
         raise LaqfiError(f"{asked.folder}: {first_line(error)}") from error

@@ -27,7 +27,7 @@ from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.network import arithmetic
 from laqfi.sampling.params import Drawing
 from laqfi.stages import command
-from laqfi.storage.described import settings_of
+from laqfi.storage.described import parted, settings_of
 from laqfi.storage.model_file import model_of
 from laqfi.storage.stored_file import read_stored
 
@@ -51,7 +51,8 @@ def controls(
 
     `controls.precision` draws first, FP32 beside; where it does not carry, that of the rows of the report draws again.
     """
-    tensors, metadata = read_stored(model)
+    file = read_stored(model)
+    (tensors, given), metadata = parted(*file), file[1]
     measured = read_fisher(fisher, tensors)
     weights = gather((tensors, metadata), model, quantize, sample, table=table, fisher=measured, curvature=curvature)
     judge, shape = Judge(network, reference, evaluate.groups), tuple(metadata["image"])
@@ -65,7 +66,7 @@ def controls(
     precision, first = arithmetic(sample.precision), arithmetic(controls.precision or sample.precision)
     base_images = {precision: first_images(base_samples, len(sample.seeds), controls.images, shape)}
     if first != precision:
-        base_images[first] = draw(tensors, metadata, first)
+        base_images[first] = draw(*file, first)
     bases = {one: judge.quality(images, base_images[precision]) for one, images in base_images.items()}
 
     points = [(one, importance) for one in controls.budgets for importance in get_args(Importance)]
@@ -74,7 +75,7 @@ def controls(
 
     def drawn(chosen: Choices, precision: Precision) -> records.StoredQuality:
         parts = store_all(weights, chosen)
-        images = draw(*as_file(parts, metadata), precision)
+        images = draw(*as_file(parts, metadata, given), precision)
         return records.StoredQuality(bytes=stored_size(parts), **dict(judge.quality(images, base_images[precision])))
 
     def row(one: Budget, importance: Importance, chosen: Choices | None) -> records.ControlRow:

@@ -1,4 +1,4 @@
-"""No stage, but before all: what is in the folders that params.yaml names, for workflow/folders.yaml."""
+"""No stage, but before all: what is in the folders and files that params.yaml names, for workflow/folders.yaml."""
 
 import argparse
 import json
@@ -8,18 +8,20 @@ from pathlib import Path
 
 from laqfi.base.errors import LaqfiError
 from laqfi.data import folder as images
-from laqfi.models import pretrained
+from laqfi.models import conditioning, pretrained
 from laqfi.params import folders, yaml12
 
-# What a block of a profile says if it names a folder: its key, and a key of its own with the value. What lists it.
-KINDS: dict[tuple[str, str, str], Callable[[Path], Mapping]] = {
-    ("dataset", "name", "folder"): lambda folder: images.listed(folder).model_dump(),
-    ("model", "family", "diffusers"): lambda folder: pretrained.listed(folder).model_dump(),
+# What a block of a profile says if it names a folder or a file: its key, a key of its own with the value, and the key
+# of the path. What lists it.
+KINDS: dict[tuple[str, str, str, str], Callable[[Path], Mapping]] = {
+    ("dataset", "name", "folder", "path"): lambda folder: images.listed(folder).model_dump(),
+    ("model", "family", "diffusers", "path"): lambda folder: pretrained.listed(folder).model_dump(),
+    ("model", "family", "diffusers", "embeddings"): lambda file: conditioning.listed(file).model_dump(),
 }
 
 
 def held(params: Path, record: Path) -> dict[str, Mapping]:
-    """By path, what is in the folders. Of one that is not there, as on another machine, what was recorded stays."""
+    """By path, what is in these. Of one that is not there, as on another machine, what was recorded stays."""
     before, found = recorded(record), {}
     for path, lists in named(yaml12.read(params)):
         place = Path(path).expanduser()
@@ -39,9 +41,9 @@ def named(params: object) -> Iterator[tuple[str, Callable[[Path], Mapping]]]:
     profiles = params.get("profiles") if isinstance(params, dict) else None
     seen = set()
     for profile in profiles.values() if isinstance(profiles, dict) else ():
-        for (key, kind, value), lists in KINDS.items():
+        for (key, kind, value, place), lists in KINDS.items():
             block = profile.get(key) if isinstance(profile, dict) else None
-            path = block.get("path") if isinstance(block, dict) and block.get(kind) == value else None
+            path = block.get(place) if isinstance(block, dict) and block.get(kind) == value else None
             if isinstance(path, str) and path and path not in seen:
                 seen.add(path)
                 yield path, lists

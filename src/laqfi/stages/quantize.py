@@ -21,6 +21,7 @@ from laqfi.quant.rounding import Stored
 from laqfi.sampling.params import Sampler
 from laqfi.stages import command
 from laqfi.storage.coded import encode
+from laqfi.storage.described import parted
 from laqfi.storage.stored_file import read_stored, write_stored
 
 
@@ -40,7 +41,8 @@ def quantize(
     choices: Path,
 ) -> None:
     """Write the tensors in the formats chosen with what the recipe adds, and beside them which got what and why."""
-    tensors, metadata = read_stored(model)
+    file = read_stored(model)
+    (tensors, given), metadata = parted(*file), file[1]
     measured = read_fisher(fisher, tensors)
     weights = gather(
         (tensors, metadata),
@@ -53,20 +55,20 @@ def quantize(
         image=calibration if variant.by_image else None,
     )
     metadata |= coding_of(variant, weights)
-    chosen = bind(variant.policy, variant.model_extra)(weights, file_size(weights, metadata))
+    chosen = bind(variant.policy, variant.model_extra)(weights, file_size(weights, metadata, given))
     found = CalibrationSet.read(calibration, tuple(metadata["image"])) if variant.given() else None
     if variant.reconstruct is not None:
-        chosen = split_at_seams(weights, chosen, network_of(tensors, metadata, model), found)
+        chosen = split_at_seams(weights, chosen, network_of(*file, model), found)
     try:
         stored = store_all(weights, chosen)
     except LaqfiError as error:
         raise LaqfiError(f"{model}: {error}") from error
-    made, resume = as_file(stored, metadata), None
+    made, resume = as_file(stored, metadata, given), None
     if found is not None:
         decides = [variant.given(), threads, program(Path(__file__), versions)]
         name = fingerprint(decides, [model, calibration], made[0])
         resume = Resume(out.parents[1] / "resume" / f"{name}.safetensors")
-        stored, made = fitted(variant, stored, (tensors, metadata), model, found, resume)
+        stored, made = fitted(variant, stored, file, model, found, resume)
     write_stored(out, *made)
     records.write(choices, allocation(variant, weights, chosen, stored, measured, math.prod(metadata["image"])))
     if resume is not None:

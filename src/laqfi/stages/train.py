@@ -42,12 +42,12 @@ def train(
 ) -> None:
     """Write the weights with the architecture in their header, and the loss curve as CSV, empty without a training.
 
-    Where there is nothing to train, the weights are those of the folder with the hash in the settings; `folders` says
-    where that lies now.
+    Where there is nothing to train, the weights are those of the folder with the hash in the settings, and with them
+    are what the network is given beside image and timestep; `folders` says where these lie now.
     """
     images = from_uint8(files.read_array(dataset, "train_images"))
     if train is None:
-        found = bring(model, Path(located(folders, model.sha256)).expanduser(), tuple(images.shape[1:]), dataset)
+        found = bring(model, folders, tuple(images.shape[1:]), dataset)
         write_stored(out, found, header(model, diffusion, images.shape[1:]))
         files.write_text(loss, loss_curve(torch.empty(0)))
         return
@@ -69,12 +69,18 @@ def train(
     resume.unlink(missing_ok=True)
 
 
-def bring(model: families.Settings, folder: Path, image: tuple[int, ...], dataset: Path) -> dict[str, torch.Tensor]:
-    """The weights in `folder`. Raises LaqfiError if they are not the network's, or if that is for other images."""
+def bring(model: families.Settings, folders: Path, image: tuple[int, ...], dataset: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a model file. Raises LaqfiError if they are not the network's, or if that is for other images."""
+    given = families.given(model, place(folders, model.embeddings)) if families.given_shapes(model) else {}
     try:
-        return families.weights(model, folder, image)
+        return families.weights(model, place(folders, model), image) | given
     except ValueError as error:
         raise LaqfiError(f"{dataset}: {error}") from error
+
+
+def place(folders: Path, of: Block) -> Path:
+    """Where that lies now whose hash the settings hold."""
+    return Path(located(folders, of.sha256)).expanduser()
 
 
 def fingerprint(blocks: list[Block], threads: int, versions: dict[str, str], dataset: Path) -> str:

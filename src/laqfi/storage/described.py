@@ -1,6 +1,6 @@
 """What a model file says of its network: settings of the family, noise schedule, image, and what comes beside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
+from laqfi.base import files
 from laqfi.base.errors import LaqfiError, first_line
 from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import linear_alphas_cumprod
@@ -91,7 +92,22 @@ def described(metadata: dict, path: Path) -> tuple[nn.Module, Header]:
     return model, checked
 
 
-def extra_shapes(metadata: dict) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """Of the tensors of a file that are no weights: tables of ranges and corrections."""
+def extra_shapes(metadata: dict) -> files.Shapes:
+    """Of the tensors of a file that are no weights: tables of ranges and corrections, and what the network is given."""
     found = [kind.model_validate(metadata[key]) for key, kind in EXTRAS.items() if key in metadata]
-    return {name: shape for one in found for name, shape in one.part_shapes().items()}
+    return {name: shape for one in found for name, shape in one.part_shapes().items()} | given_shapes(metadata)
+
+
+def given_shapes(metadata: dict) -> files.Shapes:
+    """Of what the network of a file is given beside image and timestep; none where the metadata describe no model."""
+    try:
+        return families.given_shapes(settings_of(metadata))
+    except ValidationError:
+        return {}
+
+
+def parted(tensors: Mapping[str, Tensor], metadata: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of a file, and apart what the network is given beside image and timestep."""
+    names = given_shapes(metadata).keys() & tensors.keys()
+    kept = {name: tensor for name, tensor in tensors.items() if name not in names}
+    return kept, {name: tensors[name] for name in names}

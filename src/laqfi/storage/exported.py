@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from laqfi.base import at_once, files
 from laqfi.base.errors import LaqfiError
 from laqfi.models import pretrained
-from laqfi.models.diffusers_unet import Diffusers, pipeline_of
-from laqfi.storage.described import EXTRAS
+from laqfi.models.diffusers_unet import Diffusers, kind_of, pipeline_of
+from laqfi.storage.described import EXTRAS, parted
 from laqfi.storage.layout import Layout
 from laqfi.storage.model_file import layouts_of
 from laqfi.storage.sdnq import Form, form_bytes, form_of, quantization_config
@@ -53,7 +53,8 @@ def frame_of_model(settings: Diffusers, where: Path) -> Frame:
     except ValueError as error:
         raise LaqfiError(f"{where}: {error}") from error
     name = settings.scheduler["_class_name"]
-    index = {"_class_name": pipeline, "scheduler": ["diffusers", name], "unet": ["diffusers", "UNet2DModel"]}
+    unet = kind_of(settings.unet)
+    index = {"_class_name": pipeline, "scheduler": ["diffusers", name], "unet": ["diffusers", unet]}
     return Frame(settings.unet, "unet/", {INDEX: as_json(index), SCHEDULER: as_json(settings.scheduler)}, where)
 
 
@@ -72,8 +73,9 @@ def export_folder(frame: Frame, tensors: Mapping[str, Tensor], metadata: Mapping
         raise LaqfiError(f"{where}: {EXTRA_WORDS[extra[0]]}, for which a folder of diffusers has no form")
     config = pretrained.without_a_past(frame.config)
     network = network_of(config, frame.where)
+    tensors, _ = parted(tensors, metadata)
     check_same(config, metadata, frame.where, where)
-    forms = forms_of(network, dict(tensors), dict(metadata), where)
+    forms = forms_of(network, tensors, dict(metadata), where)
     check_replaceable(out)
     parts = {name: tensor for form in forms.values() for name, tensor in form.tensors.items()}
     content = frame.others | {
@@ -87,11 +89,11 @@ def export_folder(frame: Frame, tensors: Mapping[str, Tensor], metadata: Mapping
 
 def network_of(config: Mapping, path: Path) -> nn.Module:
     """The network of a config.json, without memory for its weights. Raises LaqfiError if it describes none."""
-    from diffusers import UNet2DModel  # takes seconds to load
+    import diffusers  # takes seconds to load
 
     try:
         with torch.device("meta"):
-            return UNet2DModel.from_config(config)
+            return getattr(diffusers, kind_of(config)).from_config(config)
     except (RuntimeError, TypeError, ValueError) as error:
         raise LaqfiError(f"{path}: describes no network ({' '.join(str(error).split())})") from error
 

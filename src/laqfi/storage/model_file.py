@@ -10,7 +10,7 @@ from laqfi.base import files
 from laqfi.base.errors import LaqfiError
 from laqfi.storage.activations import RoundedInputs, check_layers
 from laqfi.storage.correction import Corrected
-from laqfi.storage.described import Header, alphas_cumprod_of, described, extra_shapes
+from laqfi.storage.described import Header, alphas_cumprod_of, described, extra_shapes, parted
 from laqfi.storage.formats import DTYPES, Format
 from laqfi.storage.layout import Layout
 from laqfi.storage.modules import buffers, store_layers
@@ -74,8 +74,9 @@ def unwrapped(
     """The network by itself on the tensors of its file, their layouts by parameter, and the file's tables."""
     model, _ = described(metadata, path)
     extra = extra_shapes(metadata)
-    tables = {name: tensor for name, tensor in tensors.items() if name in extra}
-    files.check_tensors(path, tables, extra)
+    beside = {name: tensor for name, tensor in tensors.items() if name in extra}
+    files.check_tensors(path, beside, extra)
+    tables, given = parted(beside, metadata)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in extra}
     layouts = layouts_of(tensors, metadata, model, path)
     if all(layout.format.name == "float32" for layout in layouts.values()):
@@ -83,7 +84,7 @@ def unwrapped(
     else:
         store_layers(model, layouts)
         state = buffers(layouts, tensors)
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(state | given, assign=True)
     return model, layouts, tables
 
 
@@ -100,8 +101,12 @@ def with_tables(model: nn.Module, metadata: dict, tables: dict[str, Tensor], pat
 
 
 def stored_bytes(tensors: dict[str, Tensor], metadata: dict) -> tuple[int, dict[str, int]]:
-    """Bytes of all tensors, Σ numel × bytes per element, and the count of parameters per format."""
+    """Bytes of all tensors, Σ numel × bytes per element, and the count of parameters per format.
+
+    What the network is given counts as little as the image.
+    """
     counts: Counter[str] = Counter()
     for layout in layouts_stored(tensors, metadata).values():
         counts[layout.format.name] += torch.Size(layout.shape).numel()
-    return sum(t.numel() * t.element_size() for t in tensors.values()), dict(sorted(counts.items()))
+    counted = parted(tensors, metadata)[0].values()
+    return sum(t.numel() * t.element_size() for t in counted), dict(sorted(counts.items()))
