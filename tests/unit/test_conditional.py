@@ -229,8 +229,8 @@ def ran(tmp_path_factory) -> SimpleNamespace:
     train(None, one.model, None, 1, VERSIONS, dataset=at["dataset"], folders=record, out=at["model"], loss=root / "csv")
     measured = {name: root / name for name in ("table", "fisher", "curvature", "calibration")}
     fisher(one.fisher, **at, out=measured["fisher"], table=measured["table"])
-    curvature(one.curvature, **at, out=measured["curvature"])
     calibrate(one.calibration, one.sample, model=at["model"], out=measured["calibration"])
+    curvature(one.curvature, one.calibration, **at, image=measured["calibration"], out=measured["curvature"])
     made = {name: root / f"quantize/{name}.safetensors" for name in params.variants}
     for name, variant in params.variants.items():
         how = {"model": at["model"], **measured, "out": made[name], "choices": root / f"choices/{name}.json"}
