@@ -35,7 +35,7 @@ from laqfi.report.verdicts import fid_band, verdict
 from laqfi.sampling.drawing import draw_images
 from laqfi.stages import command
 from laqfi.stages.calibrate import calibrate
-from laqfi.stages.controls import controls, first_images
+from laqfi.stages.controls import Drawings, controls, first_images
 from laqfi.stages.curvature import curvature
 from laqfi.stages.dataset import dataset
 from laqfi.stages.evaluate import evaluate
@@ -1040,6 +1040,21 @@ def test_controls_are_drawn_again_where_a_coarse_precision_does_not_carry(done, 
             assert 20 * own <= np.median(row.found.squared_error)
             assert row.found.bytes == wanted.found.bytes
     assert {row.precision for row in found.rows if row.found} == {"float32", "float16"}
+
+
+def test_what_is_drawn_coarsely_is_beside_what_fp32_drew_as_coarsely(done, monkeypatch):
+    """FP32 itself, stored, so that its images are its own."""
+    monkeypatch.setattr("laqfi.stages.controls.arithmetic", lambda precision: precision)
+    monkeypatch.setattr("laqfi.stages.controls.carries", lambda base, found: True)
+    monkeypatch.setattr("laqfi.sampling.drawing.prepared", drawn_coarsely)
+    settings = done.profile.controls.model_copy(update={"precision": "float16"})
+    stored, judge = read_stored(done.model), Judge(done.network, done.reference, done.profile.evaluate.groups)
+    drawings = Drawings(stored, done.model, settings, done.profile.sample, judge, done.root / "sample/fp32.npz")
+    precision, found = drawings.judged(*stored)
+    assert precision == "float16"
+    assert not np.any(found.squared_error)
+    assert np.any(drawings.bases["float16"].squared_error)
+    assert not np.any(drawings.bases["float32"].squared_error)
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,10 @@ def controls(
 
 
 class Drawings:
-    """Draws the images of stored models from the noise of FP32's first ones, and judges them beside these.
+    """Draws images of stored models, and judges them beside what FP32 drew of the same noise in the same precision.
 
-    `precision` is that of the rows of the report, which decides; `bases` is the quality of FP32's images by the
-    precision they were drawn in.
+    `precision` is that of the rows of the report, which decides; `bases` is the quality of FP32's own images by the
+    precision they were drawn in, beside those in `precision`.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class Drawings:
         self.model, self.images, self.sample, self.judge = model, controls.images, sample, judge
         self.shape, self.scheduler = tuple(base[1]["image"]), families.scheduler_of(settings_of(base[1]))
         self.precision, self.first = arithmetic(sample.precision), arithmetic(controls.precision or sample.precision)
-        self.originals = first_images(base_samples, len(sample.seeds), controls.images, self.shape)
-        base_images = {self.precision: self.originals}
+        originals = first_images(base_samples, len(sample.seeds), controls.images, self.shape)
+        self.base_images = {self.precision: originals}
         if self.first != self.precision:
-            base_images[self.first] = self.draw(*base, self.first)
-        self.bases = {one: judge.quality(images, self.originals) for one, images in base_images.items()}
+            self.base_images[self.first] = self.draw(*base, self.first)
+        self.bases = {one: judge.quality(images, originals) for one, images in self.base_images.items()}
 
     def draw(self, tensors: dict[str, Tensor], metadata: dict, precision: Precision) -> np.ndarray:
         """uint8 [seeds, images, channels, side, side]."""
@@ -112,10 +112,13 @@ class Drawings:
 
     def judged(self, tensors: dict[str, Tensor], metadata: dict) -> tuple[Precision, records.Quality]:
         """The quality of a model's images, and the precision they were drawn in: the first one, if it carries."""
-        found = self.judge.quality(self.draw(tensors, metadata, self.first), self.originals)
+        found = self.quality(tensors, metadata, self.first)
         if self.first == self.precision or carries(self.bases[self.first].squared_error, found.squared_error):
             return self.first, found
-        return self.precision, self.judge.quality(self.draw(tensors, metadata, self.precision), self.originals)
+        return self.precision, self.quality(tensors, metadata, self.precision)
+
+    def quality(self, tensors: dict[str, Tensor], metadata: dict, precision: Precision) -> records.Quality:
+        return self.judge.quality(self.draw(tensors, metadata, precision), self.base_images[precision])
 
 
 def first_images(path: Path, seeds: int, images: int, shape: tuple[int, ...]) -> np.ndarray:
