@@ -103,9 +103,19 @@ ALLOCATIONS = {
 }
 
 
-def control(ratio: float, importance: str, measured: Quality | None, precision: str = "float32") -> ControlRow:
-    found = measured and StoredQuality(**dict(measured), bytes=int(4 * 2**20 / ratio))
-    return ControlRow(ratio=ratio, importance=importance, precision=precision, found=found)
+def control(
+    ratio: float,
+    importance: str,
+    measured: Quality | None,
+    precision: str = "float32",
+    of: str = "resident",
+    coding: str | None = None,
+) -> ControlRow:
+    """Its file takes half as many bytes again as its tensors in memory."""
+    taken = int(4 * 2**20 / ratio)
+    sizes = {"resident": (taken, taken * 3 // 2), "file": (taken * 2 // 3, taken)}[of]
+    found = measured and StoredQuality(**dict(measured), **dict(zip(("bytes", "file_bytes"), sizes, strict=True)))
+    return ControlRow(ratio=ratio, of=of, coding=coding, importance=importance, precision=precision, found=found)
 
 
 BASE, WORSE, BETTER = quality(20, 1, 0), quality(20.75, 1.1, NEAR), quality(19.5, 0.95, FAR)
@@ -123,6 +133,18 @@ CONTROLS = ControlTable(
         control(64, "fisher", None),
         control(64, "none", WORSE),
     ],
+)
+BY_FILE = CONTROLS.model_copy(  # the same sizes of coded files too, where what fits is the other way round
+    update={
+        "rows": [
+            control(8.0, "fisher", BETTER, of="file", coding="ans"),
+            *CONTROLS.rows,
+            control(8.0, "none", WORSE, of="file", coding="ans"),
+            control(8.0, "uniform", BASE, of="file", coding="ans"),
+            control(12.5, "fisher", None, of="file", coding="ans"),
+            control(12.5, "none", BASE, of="file", coding="ans"),
+        ]
+    }
 )
 FLOOR = {"images": 1797, "fid": Interval(mean=1.5, low=1.25, high=1.75), "fid_again": None}
 FLOOR["kid"] = Interval(mean=0.001, low=-0.001, high=0.003)

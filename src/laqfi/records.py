@@ -236,21 +236,31 @@ class Allocation(Record):
 
 
 class StoredQuality(Quality):
-    """Quality of the images of a stored model that takes `bytes`."""
+    """Quality of the images of a stored model that takes `bytes` in memory, and whose whole file `file_bytes`."""
 
     bytes: Count
+    file_bytes: Count
 
 
 class ControlRow(Record):
     """A size limit met by one idea of importance; `found` is None where no choice of formats fits the limit.
 
-    `precision` is what the products were made in when its images were drawn.
+    `of` and `coding` say which bytes are `ratio` times fewer than float32's: all tensors as they are in memory, or the
+    whole file. `precision` is what the products were made in when its images were drawn.
     """
 
     ratio: float
+    of: Literal["file", "resident"]
+    coding: Literal["ans"] | None
     importance: str
     precision: Precision
     found: StoredQuality | None
+
+    @model_validator(mode="after")
+    def only_files_are_coded(self):
+        if self.coding is not None and self.of != "file":
+            raise ValueError(f"coding is {self.coding!r} of: {self.of!r}, allowed is none")
+        return self
 
 
 class ControlTable(Record):

@@ -116,7 +116,16 @@ RECORDS = {
         "seeds": [0, 1],
         "precision": "float32",
         "bases": {"float32": QUALITY},
-        "rows": [{"ratio": 8.0, "importance": "fisher", "precision": "float32", "found": QUALITY | {"bytes": 1000}}],
+        "rows": [
+            {
+                "ratio": 8.0,
+                "of": "file",
+                "coding": "ans",
+                "importance": "fisher",
+                "precision": "float32",
+                "found": QUALITY | {"bytes": 1000, "file_bytes": 900},
+            }
+        ],
     },
     "floor": FLOOR | {"headlines": {"large": FLOOR}},
     "info": {

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from laqfi.quality import statistics
-from laqfi.records import ControlTable, Jackknife, Quality
+from laqfi.quality.statistics import Jackknifed
+from laqfi.records import ControlRow, ControlTable, Jackknife, Quality
 from laqfi.report import differences
+from laqfi.report.equal_bytes import CODED_FILE, FILE, KINDS, MEMORY
 from small_run import (
     ALLOCATIONS,
     BASE,
     BETTER,
+    BY_FILE,
     CONTROLS,
     EVALUATIONS,
     FAR,
@@ -119,6 +122,42 @@ def test_controls_are_beside_the_fisher_choice_of_the_same_size():
     assert found[12.5]["none"].gain.value == -np.inf
     assert found[12.5]["uniform"].gain.value == pytest.approx(-gain)
     assert [found[8]["none"].nearer, found[12.5]["none"].nearer] == ["Fisher", "control"]
+
+
+def test_controls_of_equal_files_are_beside_the_fisher_choice_of_as_large_a_file():
+    """And those of equal bytes in memory are what they are without them."""
+    found = {equal: differences.controls_against_fisher(BY_FILE, equal) for equal in KINDS}
+    assert found[MEMORY] == differences.controls_against_fisher(CONTROLS)
+    assert found[FILE] == {}
+    assert list(found[CODED_FILE]) == [8], "12.5 × is nothing that Fisher's choice fits"
+    assert ends(found[CODED_FILE][8]["none"].difference.plain) == near(1.25, 0.15)
+    assert ends(found[CODED_FILE][8]["uniform"].difference.plain) == near(0.5, 0.05)
+    assert differences.controls_against_fp32(BY_FILE)[: len(CONTROLS.rows)] == differences.controls_against_fp32(
+        CONTROLS
+    )
+
+
+def noisy(seed: int) -> Quality:
+    """What it has beside another of these is its own."""
+    left_out = np.random.default_rng(seed).normal(10, 1, (SEEDS, GROUPS))
+    return quality(10, 1, NEAR).model_copy(update={"fid": statistics.record_of([Jackknifed(10, x) for x in left_out])})
+
+
+def test_intervals_of_controls_count_all_sizes_of_the_same_bytes_and_no_others():
+    """They grow with the number of comparisons that go their own ways."""
+    coded = {"of": "file", "coding": "ans"}
+    rows = [control(8, "fisher", noisy(0), **coded), control(8, "none", noisy(1), **coded)]
+
+    def width(*more: ControlRow) -> float:
+        table = CONTROLS.model_copy(update={"rows": [*rows, *more]})
+        found = differences.controls_against_fisher(table, CODED_FILE)[8]["none"].difference.simultaneous
+        return found.high - found.low
+
+    same, other = (
+        [control(10, "fisher", noisy(2), **one), control(10, "none", noisy(3), **one)] for one in (coded, {})
+    )
+    assert width(*other) == width()
+    assert width(*same) > 1.05 * width()
 
 
 MIXED = CONTROLS.model_copy(

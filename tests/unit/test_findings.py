@@ -8,7 +8,8 @@ from laqfi.quality.statistics import Jackknifed, record_of
 from laqfi.records import ControlRow, ControlTable, Interval, Quality, StoredQuality
 from laqfi.report import differences, findings
 from laqfi.report.differences import AgainstFisher, AgainstUniform, Difference
-from small_run import ALLOCATIONS, CONTROLS, EVALUATIONS, FISHER, PIXELS, evaluation
+from laqfi.report.equal_bytes import CODED_FILE, FILE, MEMORY
+from small_run import ALLOCATIONS, BY_FILE, CONTROLS, EVALUATIONS, FISHER, PIXELS, evaluation
 
 GROUPS = 20
 
@@ -77,7 +78,7 @@ def test_where_fisher_leads_and_where_it_does_not_is_told_by_size():
         4.0: {"random": worse, "none": same, "magnitude": against("control", "same")},
         8.0: {"random": worse, "none": against("Fisher", "same"), "magnitude": None},
     }
-    assert findings.fisher_helps(rows).sentence == (
+    assert findings.fisher_helps(rows, MEMORY).sentence == (
         "At equal bytes in memory Fisher's choice is nearer to FP32's images than every control at 8 and 10 × smaller;"
         " 4 × smaller, magnitude is nearer than Fisher and squared error is as near as Fisher;"
         " by FID every control is worse at 10 × smaller;"
@@ -86,12 +87,32 @@ def test_where_fisher_leads_and_where_it_does_not_is_told_by_size():
 
 
 def test_fisher_leading_everywhere_and_nowhere():
-    always = findings.fisher_helps({4.0: {"random": against("Fisher", "worse")}}).sentence
+    always = findings.fisher_helps({4.0: {"random": against("Fisher", "worse")}}, MEMORY).sentence
     assert always.count("at every size tried (4 ×)") == 2
-    never = findings.fisher_helps({4.0: {"random": against("control", "better")}}).sentence
+    never = findings.fisher_helps({4.0: {"random": against("control", "better")}}, MEMORY).sentence
     assert "than every control at none of 4 × smaller" in never
     assert "by FID no size has only worse controls" in never
-    assert findings.fisher_helps({4.0: {"random": None}}) is None
+    assert findings.fisher_helps({4.0: {"random": None}}, MEMORY) is None
+
+
+@pytest.mark.parametrize(
+    ("equal", "words"),
+    [(MEMORY, "in memory"), (FILE, "of the file"), (CODED_FILE, "of the coded file")],
+    ids=lambda one: getattr(one, "key", None),
+)
+def test_a_sentence_about_the_controls_says_which_bytes_are_equal(equal, words):
+    sentence = findings.fisher_helps({4.0: {"random": against("Fisher", "worse")}}, equal).sentence
+    assert sentence.startswith(f"At equal bytes {words} Fisher's choice is nearer to FP32's images than every control")
+
+
+def test_controls_of_equal_files_have_a_sentence_of_their_own():
+    variants = differences.against_fp32(EVALUATIONS)
+    alone, both = (findings.findings(variants, one, {}, FISHER, ALLOCATIONS) for one in (CONTROLS, BY_FILE))
+    assert set(both) - set(alone) == {"fisher_coded_file"}
+    assert both["fisher"] == alone["fisher"]
+    assert both["fisher_coded_file"].sentence.startswith(
+        "At equal bytes of the coded file Fisher's choice is nearer to FP32's images than every control at none of 8 ×"
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +155,12 @@ def test_a_control_beside_fisher_is_judged_by_the_whole_table():
     """A gain of 0.1 dB in every image of eighty is one for each comparison alone and for two hundred at once."""
     rows = [
         ControlRow(
-            ratio=8.0, importance=name, precision="float32", found=StoredQuality(**dict(measured(10, error)), bytes=1)
+            ratio=8.0,
+            of="resident",
+            coding=None,
+            importance=name,
+            precision="float32",
+            found=StoredQuality(**dict(measured(10, error)), bytes=1, file_bytes=1),
         )
         for name, error in (("fisher", 1000), ("none", 1100), ("random", 1000))
     ]

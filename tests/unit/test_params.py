@@ -89,6 +89,17 @@ def test_no_parameter_has_a_name_that_dvc_ignores():
             "euler",
             "profiles.tiny: sample.sampler: found 'euler', allowed is one of",
         ),
+        (
+            "profiles.tiny.controls.budgets",
+            [{"ratio": 10}, {"ratio": 10, "coding": "ans"}],
+            "profiles.tiny.controls.budgets.1: coding: found 'ans', allowed with of: resident is none",
+        ),
+        ("profiles.tiny.controls.budgets", [{"ratio": 10, "of": "disk"}], "budgets.0.of: found 'disk'"),
+        (
+            "profiles.tiny.controls.budgets",
+            [{"ratio": 10}, {"ratio": 10, "of": "file"}, {"ratio": 10, "rest": "float8_e4m3fn"}],
+            "profiles.tiny.controls: budgets: found 10 twice of: resident, allowed is each ratio once",
+        ),
         ("profiles.tiny.controls.precision", "bf16", "profiles.tiny.controls.precision: found 'bf16'"),
         (
             "profiles.tiny",

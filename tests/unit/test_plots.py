@@ -20,7 +20,7 @@ from laqfi.report.differences import against_fp32, controls_against_fp32
 from laqfi.report.plots import canvas, fisher, formats, labels, looks, model, quality, samples
 from laqfi.report.plots.canvas import png
 from laqfi.report.plots.svg import svg
-from small_run import ALLOCATIONS, CONTROLS, EVALUATIONS, FISHER, FLOORS, allocation
+from small_run import ALLOCATIONS, BY_FILE, CONTROLS, EVALUATIONS, FISHER, FLOORS, allocation
 
 VARIANTS, JUDGED_CONTROLS = against_fp32(EVALUATIONS), controls_against_fp32(CONTROLS)
 LOOKS = looks.of_variants(ALLOCATIONS)
@@ -43,6 +43,7 @@ PLOTS = {
     "fidelity": (quality.size_against_fidelity, VARIANTS, LOOKS, JUDGED_CONTROLS),
     "bits": (formats.bits_map, ALLOCATIONS),
     "controls": (quality.control_lines, JUDGED_CONTROLS),
+    "controls of files": (quality.control_lines, controls_against_fp32(BY_FILE)),
     "no controls": (quality.control_lines, [row for row in JUDGED_CONTROLS if not row.judged]),
     "no controls beside": (quality.size_against_fidelity, VARIANTS, LOOKS, []),
     "over bound": (formats.over_bound, ALLOCATIONS, LOOKS),
@@ -294,6 +295,35 @@ def test_control_lines_are_fidelity_and_difference_to_fp32_along_the_sizes():
         assert [x for x, _ in drawn] == [row.ratio for row in rows]
         known = [(y, median) for (_, y), median in zip(drawn, medians, strict=True) if math.isfinite(median)]
         assert [y for y, _ in known] == [median for _, median in known]
+
+
+def test_control_lines_of_equal_files_are_beside_each_other_on_axes_that_say_so():
+    axes = quality.control_lines(controls_against_fp32(BY_FILE)).axes
+    assert [axis.get_xlabel().split(",")[0] for axis in axes] == ["memory"] * 2 + ["coded file"] * 2
+    for axis, alone in zip(axes, quality.control_lines(JUDGED_CONTROLS).axes, strict=False):
+        assert marks_of(axis) == marks_of(alone)
+    assert marks_of(axes[3]) == {
+        "control_fisher": [[8, -0.5]],
+        "control_none": [[8, 0.75], [12.5, 0]],
+        "control_uniform": [[8, 0]],
+    }
+
+
+def test_controls_stand_at_the_size_of_their_files_beside_the_variants():
+    """Their files take half as many bytes again as their tensors in memory, FP32's a quarter more."""
+    axis = quality.size_against_fidelity(VARIANTS, LOOKS, controls_against_fp32(BY_FILE)).axes[0]
+    titles = {line.get_gid().split("::")[2].split(",")[0]: line.get_xdata()[0] for line in axis.lines if line.get_gid()}
+    found = {title: x for title, x in titles.items() if title.startswith("squared error")}
+    assert found == pytest.approx(
+        {
+            "squared error: 8 × smaller in memory": 8 * 1.25 / 1.5,
+            "squared error: 12.5 × smaller in memory": 12.5 * 1.25 / 1.5,
+            "squared error: 64 × smaller in memory": 64 * 1.25 / 1.5,
+            "squared error: 8 × smaller as a coded file": 8 * 1.25,
+            "squared error: 12.5 × smaller as a coded file": 12.5 * 1.25,
+        },
+        rel=1e-4,
+    )
 
 
 def test_images_that_are_fp32s_stand_on_a_line_above_all_others():

@@ -23,7 +23,8 @@ from laqfi.quality.fidelity import fidelity
 from laqfi.quality.judge import Judge
 from laqfi.quant import adaround
 from laqfi.quant.calibration import CalibrationSet
-from laqfi.quant.params import Variant
+from laqfi.quant.params import Budget, Variant
+from laqfi.quant.policies.budget import BEST
 from laqfi.quant.ptqd import measured_correction
 from laqfi.quant.recipe import Recover
 from laqfi.quant.recovery import Recovery
@@ -35,7 +36,7 @@ from laqfi.sampling.drawing import draw_images
 from laqfi.sensitivity.image import ImageImportance
 from laqfi.stages import command
 from laqfi.stages.calibrate import calibrate
-from laqfi.stages.controls import controls, first_images
+from laqfi.stages.controls import Drawings, controls, first_images
 from laqfi.stages.curvature import curvature
 from laqfi.stages.dataset import dataset
 from laqfi.stages.evaluate import evaluate
@@ -973,6 +974,84 @@ def test_a_training_that_was_stopped_goes_on_only_with_the_same_versions_and_set
     assert fingerprint(blocks, 1, dict(VERSIONS), done.dataset) in names
 
 
+@pytest.fixture(scope="module")
+def by_file(done, tmp_path_factory):
+    """The tiny run's controls with two more budgets, of the file."""
+    budgets = [
+        *done.profile.controls.budgets,
+        Budget(ratio=10.0, of="file", coding="ans"),
+        Budget(ratio=5.0, of="file"),
+    ]
+    out = tmp_path_factory.mktemp("by_file") / "controls.json"
+    draw_controls(done, done.profile.controls.model_copy(update={"budgets": budgets}), out)
+    return out
+
+
+def test_controls_of_the_file_are_within_their_limit_and_near_to_it(done, by_file):
+    """But that of one format for all, for which the test below stands."""
+    rows = [row for row in records.read(by_file, records.ControlTable).rows if row.of == "file"]
+    assert [(row.ratio, row.coding) for row in rows] == [(10.0, "ans")] * 6 + [(5.0, None)] * 6
+    parameters = sum(t.numel() for t in read_stored(done.model)[0].values())
+    for row in rows:
+        limit = int(4 * parameters / row.ratio)
+        assert row.found.file_bytes <= limit, row.importance
+        if row.importance != "uniform":
+            assert row.found.file_bytes > 0.98 * limit, row.importance
+
+
+def test_controls_in_memory_are_the_same_beside_those_of_the_file(done, by_file):
+    alone, both = (records.read(path, records.ControlTable) for path in (done.root / "controls.json", by_file))
+    assert (both.bases, [row for row in both.rows if row.of == "resident"]) == (alone.bases, alone.rows)
+
+
+@pytest.mark.parametrize("importance", ["fisher", "uniform"])
+def test_a_control_is_as_large_as_the_file_that_the_stage_quantize_writes(done, by_file, tmp_path, importance):
+    """By the policy `budget` with the same target and coding."""
+    rows = records.read(by_file, records.ControlTable).rows
+    (row,) = [row for row in rows if row.coding == "ans" and row.importance == importance]
+    options = {"target": {"ratio": 10.0, "of": "file"}, "importance": importance, **BEST}
+    assert quantized_size(done, Variant(policy="budget", coding="ans", **options), tmp_path) == row.found.file_bytes
+
+
+def test_one_format_for_all_is_the_widest_whose_file_fits(done, by_file, tmp_path):
+    rows = records.read(by_file, records.ControlTable).rows
+    (found,) = [row.found for row in rows if row.coding == "ans" and row.importance == "uniform"]
+    options = {"search": "fisher", "rounding": BEST["rounding"], "coding": "ans"}
+    narrow, wide = (
+        quantized_size(done, Variant(policy="bits", format=format, **options), tmp_path / format)
+        for format in ("int3", "int4")
+    )
+    assert narrow < found.file_bytes < narrow + 20, "the header tells the limit"
+    assert wide > 4 / 10 * sum(t.numel() for t in read_stored(done.model)[0].values())
+
+
+def quantized_size(at, variant, folder):
+    """Bytes of the file that the stage `quantize` writes."""
+    out = folder / "quantize/x.safetensors"
+    quantize_variant(at, variant, out, folder / "choices.json")
+    return out.stat().st_size
+
+
+def test_the_report_of_controls_of_equal_files_says_which_bytes_are_equal(done, by_file, tmp_path):
+    at = SimpleNamespace(**vars(done) | {"root": tmp_path})
+    for folder in ("choices", "evaluate", "sample"):
+        shutil.copytree(done.root / folder, tmp_path / folder)
+    shutil.copy(by_file, tmp_path / "controls.json")
+    write_report(at, at.params.variants)
+    (plain, before), (told, metrics) = (
+        ((root / "summary.md").read_text(), files.read_json(root / "metrics.json")) for root in (done.root, tmp_path)
+    )
+    for where in ("of the file", "of the coded file"):
+        assert f"- At equal bytes {where} Fisher's choice is nearer" in told
+        assert told.count(f", at equal bytes {where}:") == 3, "tables"
+        assert where not in plain
+    assert set(plain.splitlines()) <= set(told.splitlines())
+    assert metrics["against_fisher"].keys() == {"ratio_5", "file_5", "coded_file_10"}
+    for key in ("controls", "against_fisher"):
+        for name, found in before[key].items():
+            assert {inner: metrics[key][name][inner] for inner in found} == found
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
 def test_on_a_cpu_the_controls_are_drawn_once_whatever_their_precision(done, tmp_path):
     settings = done.profile.controls.model_copy(update={"precision": "float16"})
@@ -1006,6 +1085,21 @@ def test_controls_are_drawn_again_where_a_coarse_precision_does_not_carry(done, 
             assert 20 * own <= np.median(row.found.squared_error)
             assert row.found.bytes == wanted.found.bytes
     assert {row.precision for row in found.rows if row.found} == {"float32", "float16"}
+
+
+def test_what_is_drawn_coarsely_is_beside_what_fp32_drew_as_coarsely(done, monkeypatch):
+    """FP32 itself, stored, so that its images are its own."""
+    monkeypatch.setattr("laqfi.stages.controls.arithmetic", lambda precision: precision)
+    monkeypatch.setattr("laqfi.stages.controls.carries", lambda base, found: True)
+    monkeypatch.setattr("laqfi.sampling.drawing.prepared", drawn_coarsely)
+    settings = done.profile.controls.model_copy(update={"precision": "float16"})
+    stored, judge = read_stored(done.model), Judge(done.network, done.reference, done.profile.evaluate.groups)
+    drawings = Drawings(stored, done.model, settings, done.profile.sample, judge, done.root / "sample/fp32.npz")
+    precision, found = drawings.judged(*stored)
+    assert precision == "float16"
+    assert not np.any(found.squared_error)
+    assert np.any(drawings.bases["float16"].squared_error)
+    assert not np.any(drawings.bases["float32"].squared_error)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from laqfi.report.layers import layer_table
 from laqfi.report.tables import Table
 from small_run import (
     ALLOCATIONS,
+    BY_FILE,
     CONTROLS,
     EVALUATIONS,
     FAR,
@@ -113,6 +114,17 @@ def test_metrics_hold_every_control():
     assert found["fisher"]["ratio_8"] == near | {"fid_difference": 0.75}
     assert found["none"]["ratio_12.5"] == {"fid_difference": 0.0}, "images that equal FP32's have no PSNR"
     assert list(found["uniform"]) == ["ratio_12.5"]
+
+
+def test_metrics_of_equal_files_have_keys_of_their_own():
+    found = numbers.metrics(VARIANTS, ALLOCATIONS, FLOORS, BY_FILE)
+    file = {"coded_file_8", "coded_file_12.5"}
+    for importance, sizes in METRICS["controls"].items():
+        assert {key: one for key, one in found["controls"][importance].items() if key not in file} == sizes
+    assert found["controls"]["fisher"]["coded_file_8"]["fid_difference"] == -0.5
+    assert found["controls"]["uniform"]["coded_file_8"] == {"fid_difference": 0.0}
+    assert found["against_fisher"].keys() - METRICS["against_fisher"].keys() == {"coded_file_8"}
+    assert found["against_fisher"]["coded_file_8"]["none"]["fid_difference"] == 1.25
 
 
 def test_metrics_hold_both_comparisons():
@@ -309,6 +321,23 @@ def test_controls_are_one_row_per_size_and_one_column_per_importance():
         },
         {"smaller in memory by": "64 ×", "fisher": "does not fit", "squared error": f"{near}, +0.75"},
     ]
+
+
+def test_controls_of_equal_files_are_in_tables_of_their_own_that_say_so():
+    alone, both = tables.control_tables(CONTROLS), tables.control_tables(BY_FILE)
+    kinds = {"controls", "gains", "against_fisher"}
+    assert {name for name, table in alone.items() if table.rows} == kinds
+    assert {name: both[name] for name in kinds} == {name: alone[name] for name in kinds}
+    found = {name.removesuffix("_coded_file"): one for name, one in both.items() if one.rows and name not in kinds}
+    assert found.keys() == kinds
+    assert all(one.title.endswith(", at equal bytes of the coded file") for one in found.values())
+    sizes = {name: [row["smaller as a coded file by"] for row in one.rows] for name, one in found.items()}
+    assert sizes == {"controls": ["8 ×", "12.5 ×"], "gains": ["8 ×"], "against_fisher": ["8 ×"]}
+    assert found["controls"].rows[1] == {
+        "smaller as a coded file by": "12.5 ×",
+        "fisher": "does not fit",
+        "squared error": "identical, +0.00",
+    }
 
 
 def test_what_was_drawn_with_coarse_products_is_marked_and_explained():

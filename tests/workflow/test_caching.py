@@ -57,6 +57,7 @@ REWRITTEN = {
     "profiles.tiny.sample.precision": "float32",
     "profiles.tiny.sample.headline.ancestral.eta": 0.0,
     "profiles.tiny.controls.budgets.0.rest": "float16",
+    "profiles.tiny.controls.budgets.0.of": "resident",
     "variants.budget.importance": "fisher",
 }
 

@@ -185,7 +185,7 @@ def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:
 def without_the_undone(variant: Listed) -> dict:
     """As JSON, without the keys of a recipe that say nothing, and without what the stage `quantize` does not read."""
     undone = {"profiles", "recover"} | variant.recipe.keys() - variant.given().keys()
-    undone |= {"coding"} - variant.coded.keys()
+    undone |= {"coding"} if variant.coding is None else set()
     return {key: value for key, value in as_json(variant).items() if key not in undone}
 
 

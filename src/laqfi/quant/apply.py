@@ -9,6 +9,7 @@ from tqdm import tqdm
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
+from laqfi.quant.policies.budget import Target
 from laqfi.quant.rounding import Stored
 from laqfi.storage.formats import Format
 from laqfi.storage.stored_file import stored_file
@@ -53,13 +54,29 @@ def as_file(
     return tensors, metadata | ({"formats": formats} if formats else {})
 
 
+def told_of_coding(coding: str | None, target: Target | None, tensors: list[Evidence]) -> dict:
+    """What the metadata of a coded file say of it: also its limit in bytes, where it has one. Nothing if not coded."""
+    if coding is None:
+        return {}
+    if target is None or target.of != "file":
+        return {"coding": coding}
+    return {"coding": coding, "limit": target.limit(sum(t.weight.numel() for t in tensors))}
+
+
 def file_size(
     tensors: list[Evidence], metadata: dict, given: Mapping[str, Tensor] = NOTHING
 ) -> Callable[[Choices], int]:
-    """What the model file takes in bytes, header and all, with the tensors as chosen; `given` as of `as_file`."""
+    """What the model file takes in bytes, header and all, with the tensors as chosen; the same choices are one file.
+
+    `given` as of `as_file`.
+    """
+    known: dict[tuple[Choice, ...], int] = {}
 
     def size(choices: Choices) -> int:
-        return len(stored_file(*as_file(store_all(tensors, choices), metadata, given)))
+        key = tuple(choices.get(t.name, UNCHANGED) for t in tensors)
+        if key not in known:
+            known[key] = len(stored_file(*as_file(store_all(tensors, choices), metadata, given)))
+        return known[key]
 
     return size
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from laqfi.base.block import Block, Name, Timestep
 from laqfi.quant.recipe import Recipe, Recover
@@ -23,11 +23,6 @@ class Variant(Recipe):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     policy: str
     coding: Literal["ans"] | None = None
-
-    @property
-    def coded(self) -> dict:
-        """What the metadata of the model file say of it."""
-        return {} if self.coding is None else {"coding": self.coding}
 
     @property
     def by_image(self) -> bool:
@@ -52,10 +47,22 @@ class Listed(Variant):
 
 
 class Budget(Block):
-    """A size limit: how many times smaller than float32; `rest` is for biases and norms."""
+    """A size limit: how many times smaller than float32; `rest` is for biases and norms.
+
+    `of` says of what: all tensors together as they are in memory, or the whole file, its header included, which
+    `coding` codes.
+    """
 
     ratio: Annotated[float, Field(gt=1, le=1000)]
+    of: Literal["file", "resident"] = "resident"
+    coding: Literal["ans"] | None = None
     rest: Literal["float16", "float8_e4m3fn"] = "float16"
+
+    @model_validator(mode="after")
+    def only_files_are_coded(self):
+        if self.coding is not None and self.of != "file":
+            raise ValueError(f"coding: found {self.coding!r}, allowed with of: {self.of} is none")
+        return self
 
 
 class Controls(Block):
@@ -64,3 +71,10 @@ class Controls(Block):
     budgets: Annotated[list[Budget], Field(min_length=1)]
     images: Annotated[int, Field(ge=2, le=1_000_000)]
     precision: Precision | None = None
+
+    @model_validator(mode="after")
+    def budgets_differ(self):
+        sizes = [(f"{one.ratio:g}", one.of, one.coding) for one in self.budgets]
+        for ratio, of, _ in (size for place, size in enumerate(sizes) if size in sizes[:place]):
+            raise ValueError(f"budgets: found {ratio} twice of: {of}, allowed is each ratio once of the same bytes")
+        return self

@@ -20,6 +20,7 @@ from laqfi.records import (
     Quality,
     StoredQuality,
 )
+from laqfi.report.equal_bytes import KINDS, MEMORY, EqualBytes
 from laqfi.report.verdicts import fid_band, size_band, verdict
 
 Name = TypeVar("Name", bound=Hashable)
@@ -130,11 +131,12 @@ def against_fp32(evaluations: dict[str, Evaluation]) -> dict[str, JudgedVariant]
 
 @dataclass(frozen=True)
 class JudgedControl:
-    """A size limit in memory (times smaller than FP32) met by one idea of importance.
+    """A size limit met by one idea of importance: `ratio` times fewer of the bytes `equal` than FP32's weights take.
 
     None where no choice of formats fits it.
     """
 
+    equal: EqualBytes
     ratio: float
     importance: str
     precision: str
@@ -143,10 +145,15 @@ class JudgedControl:
 
 
 def controls_against_fp32(table: ControlTable) -> list[JudgedControl]:
-    rows = {(row.ratio, row.importance): row for row in table.rows}
+    """Every row, those of equal bytes in memory first; those of each kind of bytes are a table of their own."""
+    return [row for equal in KINDS for row in equal_against_fp32(table, equal)]
+
+
+def equal_against_fp32(table: ControlTable, equal: EqualBytes) -> list[JudgedControl]:
+    rows = {(row.ratio, row.importance): row for row in equal.rows(table)}
     found = judged_beside({cell: (row.found, table.bases[row.precision]) for cell, row in rows.items() if row.found})
     return [
-        JudgedControl(row.ratio, row.importance, row.precision, row.found, found.get(cell))
+        JudgedControl(equal, row.ratio, row.importance, row.precision, row.found, found.get(cell))
         for cell, row in rows.items()
     ]
 
@@ -174,26 +181,28 @@ class AgainstFisher:
         return "Fisher" if self.gain.low > 0 else "control"
 
 
-def controls_against_fisher(table: ControlTable) -> dict[float, dict[str, AgainstFisher | None]]:
-    """By size limit and importance, the control beside the Fisher information's choice of the same bytes.
+def controls_against_fisher(
+    table: ControlTable, equal: EqualBytes = MEMORY
+) -> dict[float, dict[str, AgainstFisher | None]]:
+    """By size limit and importance, the control beside the Fisher information's choice of as many bytes.
 
-    A limit that the Fisher information's choice cannot meet is left out; None is a control that cannot meet it.
+    All limits that count the same bytes, `equal`, are one family. A limit that the Fisher information's choice cannot
+    meet is left out; None is a control that cannot meet it.
     """
-    fisher = {row.ratio: row for row in table.rows if row.importance == "fisher" and row.found}
-    cells = {
-        (row.ratio, row.importance): row for row in table.rows if row.importance != "fisher" and row.ratio in fisher
-    }
+    rows = equal.rows(table)
+    fisher = {row.ratio: row for row in rows if row.importance == "fisher" and row.found}
+    cells = {(row.ratio, row.importance): row for row in rows if row.importance != "fisher" and row.ratio in fisher}
     pairs = {cell: (row, fisher[cell[0]]) for cell, row in cells.items() if row.found}
     fids = differences_of({cell: against(row, ours, table.bases) for cell, (row, ours) in pairs.items()})
     confidence = 1 - (1 - statistics.CONFIDENCE) / max(1, len(pairs))
-    rows: dict[float, dict[str, AgainstFisher | None]] = {ratio: {} for ratio in fisher}
+    beside: dict[float, dict[str, AgainstFisher | None]] = {ratio: {} for ratio in fisher}
     for cell in cells:
-        rows[cell[0]][cell[1]] = None
+        beside[cell[0]][cell[1]] = None
     for cell, (row, ours) in pairs.items():
         errors = ours.found.squared_error, row.found.squared_error
         gain = fidelity.median_gain(*errors, row.found.pixels, confidence)
-        rows[cell[0]][cell[1]] = AgainstFisher(fids[cell], gain)
-    return rows
+        beside[cell[0]][cell[1]] = AgainstFisher(fids[cell], gain)
+    return beside
 
 
 def against(row: ControlRow, fisher: ControlRow, bases: Mapping[str, Quality]) -> list[statistics.Jackknifed]:

@@ -6,6 +6,7 @@ from laqfi.records import Allocation, ControlTable, FisherTable
 from laqfi.report import differences, noise
 from laqfi.report.cells import difference_cell, fid_cell, importance, median_cell
 from laqfi.report.differences import AgainstFisher, AgainstUniform, JudgedVariant
+from laqfi.report.equal_bytes import KINDS, EqualBytes
 
 SMALL = 5  # percent of FP32's FID: an interval that reaches beyond says too little to call a difference invisible
 
@@ -25,11 +26,18 @@ def findings(
     fisher: FisherTable,
     allocations: dict[str, Allocation],
 ) -> dict[str, Finding]:
-    """By question: cost, again, fisher, floats, layers, limit, prediction; without what the run says nothing of."""
+    """By question: cost, again, fisher, floats, layers, limit, prediction; without what the run says nothing of.
+
+    `fisher` is there once for each kind of equal bytes.
+    """
+    helps = {
+        equal.named("fisher"): fisher_helps(differences.controls_against_fisher(controls, equal), equal)
+        for equal in KINDS
+    }
     found = {
         "cost": cost(variants),
         "again": drawn_again(variants),
-        "fisher": fisher_helps(differences.controls_against_fisher(controls)),
+        **helps,
         "floats": floats(uniform),
         "layers": layers(fisher),
         "limit": limit(allocations),
@@ -94,7 +102,7 @@ def drawn_again(variants: dict[str, JudgedVariant]) -> Finding | None:
     )
 
 
-def fisher_helps(rows: dict[float, dict[str, AgainstFisher | None]]) -> Finding | None:
+def fisher_helps(rows: dict[float, dict[str, AgainstFisher | None]], equal: EqualBytes) -> Finding | None:
     """At which sizes every control that fits is behind Fisher's choice, by the median image and by FID."""
     fitting = {size: {name: one for name, one in row.items() if one} for size, row in sorted(rows.items())}
     fitting = {size: row for size, row in fitting.items() if row}
@@ -103,7 +111,8 @@ def fisher_helps(rows: dict[float, dict[str, AgainstFisher | None]]) -> Finding 
     nearer = [size for size, row in fitting.items() if all(one.nearer == "Fisher" for one in row.values())]
     worse = [size for size, row in fitting.items() if all(one.verdict.startswith("worse") for one in row.values())]
     parts = [
-        f"at equal bytes in memory Fisher's choice is nearer to FP32's images than every control {at(nearer, fitting)}"
+        f"at equal bytes {equal.where} Fisher's choice is nearer to FP32's images than every control"
+        f" {at(nearer, fitting)}"
     ]
     parts += [f"{size:g} × smaller, {exceptions(row)}" for size, row in fitting.items() if size not in nearer]
     parts += [

@@ -6,6 +6,7 @@ from laqfi.quality.fidelity import Median
 from laqfi.records import Allocation, ControlTable, Floors, Interval
 from laqfi.report import differences, noise
 from laqfi.report.differences import AgainstFisher, Difference, Judged, JudgedVariant
+from laqfi.report.equal_bytes import KINDS
 
 DIGITS = 6  # significant digits: more is not reproducible between machines anyway
 
@@ -25,8 +26,9 @@ def metrics(
         "variants": {name: of_variant(one) | of_bits(allocations[name]) for name, one in variants.items()},
         "against_uniform": {name: of_difference("fid_difference", found.difference) for name, found in uniform.items()},
         "against_fisher": {
-            f"ratio_{ratio:g}": {importance: of_comparison(found) for importance, found in row.items() if found}
-            for ratio, row in differences.controls_against_fisher(controls).items()
+            f"{equal.key}_{ratio:g}": {importance: of_comparison(found) for importance, found in row.items() if found}
+            for equal in KINDS
+            for ratio, row in differences.controls_against_fisher(controls, equal).items()
         },
         **({"headline": headlines} if headlines else {}),
         **correlations(variants, allocations),
@@ -104,11 +106,11 @@ def of_bits(allocation: Allocation) -> dict[str, float]:
 
 
 def of_controls(table: ControlTable) -> dict[str, dict]:
-    """Median PSNR and difference in FID to FP32 by importance and size limit."""
+    """Median PSNR and difference in FID to FP32 by importance and size limit: ratio_10, file_10 or coded_file_10."""
     numbers: dict[str, dict] = {}
     for row in differences.controls_against_fp32(table):
         if row.judged:
             one = ends("median_psnr", row.judged.fidelity.median)
             one["fid_difference"] = rounded(row.judged.difference.mean)
-            numbers.setdefault(row.importance, {})[f"ratio_{row.ratio:g}"] = one
+            numbers.setdefault(row.importance, {})[f"{row.equal.key}_{row.ratio:g}"] = one
     return numbers

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from laqfi.report.alike import Alike
+from laqfi.report.equal_bytes import every_name
 from laqfi.report.findings import Finding
 from laqfi.report.page import Picture, Section, Shown
 from laqfi.report.tables import ONLY_IN_CSV, Row, Table
@@ -28,9 +29,9 @@ QUESTIONS = {
     ),
     "fisher": Question(
         "Does Fisher help, and from where on?",
-        ("fisher", "floats"),
+        (*every_name("fisher"), "floats"),
         ("controls",),
-        ("against_fisher", "gains", "controls", "floats"),
+        (*every_name("against_fisher"), *every_name("gains"), *every_name("controls"), "floats"),
     ),
     "recipes": Question("What do the field's methods add?", (), (), ("recipes",)),
     "layers": Question(
@@ -54,8 +55,8 @@ CAPTIONS = {  # by figure: what it shows in a few words, and in a sentence
     "size_psnr": (
         "size against fidelity to FP32's images",
         "Times smaller than FP32 against the PSNR of the median image to FP32's from the same noise, with its 95 %"
-        " interval. Open marks are controls: models of the same size whose formats were chosen by another idea of"
-        " importance than the Fisher information.",
+        " interval. Open marks are controls, each at the size of its own file: their formats were chosen by another"
+        " idea of importance than the Fisher information, for as many bytes as the mark's title says.",
     ),
     "samples": (
         "images, and their difference to FP32's",
@@ -65,8 +66,8 @@ CAPTIONS = {  # by figure: what it shows in a few words, and in a sentence
     ),
     "controls": (
         "other ideas of importance at the same size",
-        "Models of the same size, their formats chosen by the Fisher information and by other ideas of importance, with"
-        " the same program and the same rounding.",
+        "Models of the same size, in memory or of their file as the axis says, their formats chosen by the Fisher"
+        " information and by other ideas of importance, with the same program and the same rounding.",
     ),
     "fisher_timesteps_gauss_newton": (
         "Gauss–Newton Fisher information along the timesteps",

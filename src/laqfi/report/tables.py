@@ -20,6 +20,7 @@ from laqfi.report.cells import (
     share_cell,
 )
 from laqfi.report.differences import AgainstFisher, Judged, JudgedVariant
+from laqfi.report.equal_bytes import KINDS, MEMORY, EqualBytes
 from laqfi.report.verdicts import short_verdict
 
 Row = dict[str, str]
@@ -140,18 +141,28 @@ def uniform_table(evaluations: dict[str, Evaluation], allocations: dict[str, All
     return Table("FP16: does it matter which tensors stay in FP32?", rows, FAMILY)
 
 
-def control_table(table: ControlTable) -> Table:
+def control_tables(table: ControlTable) -> dict[str, Table]:
+    """By their names, for each kind of equal bytes; without rows where the run has no limit of these."""
+    makers = {"controls": control_table, "gains": gain_table, "against_fisher": fisher_table}
+    return {equal.named(name): make(table, equal) for equal in KINDS for name, make in makers.items()}
+
+
+def control_table(table: ControlTable, equal: EqualBytes = MEMORY) -> Table:
     """One row per size limit, one column per importance: median PSNR, and the difference in FID to FP32."""
     by_ratio: dict[float, Row] = {}
-    for row in differences.controls_against_fp32(table):
+    for row in differences.equal_against_fp32(table, equal):
         cell = "does not fit"
         if row.judged:
             difference = row.judged.difference.mean + 0.0  # no minus zero
             cell = f"{median_cell(row.judged.fidelity.median)}, {difference:+.2f}"
             cell += "" if row.precision == table.precision else f" ({row.precision})"
-        by_ratio.setdefault(row.ratio, {"smaller in memory by": f"{row.ratio:g} ×"})[importance(row.importance)] = cell
+        by_ratio.setdefault(row.ratio, size_cell(row.ratio, equal))[importance(row.importance)] = cell
     title = "The same size, formats chosen by other ideas of importance (median PSNR [95 % CI], FID − FP32)"
-    return Table(title, list(by_ratio.values()), precision_rule(table))
+    return Table(equal.titled(title), list(by_ratio.values()), precision_rule(table))
+
+
+def size_cell(ratio: float, equal: EqualBytes) -> Row:
+    return {f"smaller {equal.as_what} by": f"{ratio:g} ×"}
 
 
 def precision_rule(table: ControlTable) -> str:
@@ -166,7 +177,7 @@ def precision_rule(table: ControlTable) -> str:
     )
 
 
-def fisher_table(table: ControlTable) -> Table:
+def fisher_table(table: ControlTable, equal: EqualBytes = MEMORY) -> Table:
     """One row per size limit, one column per control: its FID minus that of the Fisher information's choice."""
 
     def cell(found: AgainstFisher) -> str:
@@ -174,10 +185,10 @@ def fisher_table(table: ControlTable) -> Table:
         return f"{difference_cell(found.difference.plain, 2)} all {ends_cell(wide, 2)} {short_verdict(wide)}"
 
     title = "From which size on it matters which weights get more bits (FID of the control − FID of Fisher)"
-    return Table(title, fisher_rows(table, cell), FAMILY)
+    return Table(equal.titled(title), fisher_rows(table, equal, cell), FAMILY)
 
 
-def gain_table(table: ControlTable) -> Table:
+def gain_table(table: ControlTable, equal: EqualBytes = MEMORY) -> Table:
     """One row per size limit, one column per control: by how much Fisher's median image is nearer to FP32's."""
 
     def cell(found: AgainstFisher) -> str:
@@ -190,16 +201,16 @@ def gain_table(table: ControlTable) -> Table:
         "The median over images of PSNR with Fisher's choice minus PSNR with the control's, image by image of the same"
         " noise; intervals of order statistics, wide enough for the whole table at once (Bonferroni, 95 %)."
     )
-    return Table(
-        "By how many dB Fisher's choice is nearer to FP32's images than the control's", fisher_rows(table, cell), rule
-    )
+    title = "By how many dB Fisher's choice is nearer to FP32's images than the control's"
+    return Table(equal.titled(title), fisher_rows(table, equal, cell), rule)
 
 
-def fisher_rows(table: ControlTable, cell) -> list[Row]:
+def fisher_rows(table: ControlTable, equal: EqualBytes, cell) -> list[Row]:
     return [
-        {"smaller in memory by": f"{ratio:g} ×", "mean bits": f"{32 / ratio:.1f}"}
+        size_cell(ratio, equal)
+        | {"mean bits": f"{32 / ratio:.1f}"}
         | {importance(name): "does not fit" if found is None else cell(found) for name, found in row.items()}
-        for ratio, row in differences.controls_against_fisher(table).items()
+        for ratio, row in differences.controls_against_fisher(table, equal).items()
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from laqfi import records
 from laqfi.base.errors import LaqfiError
 from laqfi.base.program import program
-from laqfi.quant.apply import as_file, file_size, store_all, stored_size
+from laqfi.quant.apply import as_file, file_size, store_all, stored_size, told_of_coding
 from laqfi.quant.calibration import CalibrationSet
 from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
@@ -54,7 +54,8 @@ def quantize(
         curvature=curvature,
         image=calibration if variant.by_image else None,
     )
-    metadata |= coding_of(variant, weights)
+    target = getattr(check(variant.policy, variant.model_extra), "target", None)
+    metadata |= told_of_coding(variant.coding, target, weights)
     chosen = bind(variant.policy, variant.model_extra)(weights, file_size(weights, metadata, given))
     found = CalibrationSet.read(calibration, tuple(metadata["image"])) if variant.given() else None
     if variant.reconstruct is not None:
@@ -104,18 +105,10 @@ def summed(changes: dict[str, float], measured: MeasuredFisher, edge: int) -> fl
     return sum(measured.relative(name)[edge] * change for name, change in changes.items())
 
 
-def coding_of(variant: Variant, weights: list[Evidence]) -> dict:
-    """What the metadata of a coded file say of it: also its limit in bytes, where it has one."""
-    target = getattr(check(variant.policy, variant.model_extra), "target", None)
-    if not variant.coded or target is None or target.of != "file":
-        return variant.coded
-    return variant.coded | {"limit": target.limit(sum(t.weight.numel() for t in weights))}
-
-
 def spent_bytes(stored: dict[str, Stored], variant: Variant) -> int:
     """What the tensors of integers take in the file, scales included."""
     integers = {name: one for name, one in stored.items() if not one.layout.format.is_float}
-    if not variant.coded:
+    if variant.coding is None:
         return stored_size(integers)
     tensors, _ = as_file(integers, {})
     return len(encode(tensors, dict(sorted((name, one.layout) for name, one in integers.items())), {}))

@@ -156,9 +156,7 @@ def tables_of(run: Run) -> dict[str, Table]:
         "headlines": tables.headline_table(run.variants, run.floors),
         "second_network": tables.second_network_table(run.variants),
         "floats": tables.uniform_table(run.evaluations, run.allocations),
-        "controls": tables.control_table(run.controls),
-        "gains": tables.gain_table(run.controls),
-        "against_fisher": tables.fisher_table(run.controls),
+        **tables.control_tables(run.controls),
         "recipes": recipe_table(run.variants, run.allocations),
         "layers": layer_table(run.fisher),
     }

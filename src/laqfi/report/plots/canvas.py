@@ -48,13 +48,13 @@ def label(axis: Axes, title: str, x: str, y: str) -> None:
     axis.set_axisbelow(True)
 
 
-def size_axis(axis: Axes, what: str = "file") -> None:
-    """Times smaller than FP32's, growing to the right, in plain numbers."""
+def size_axis(axis: Axes, what: str = "file, times smaller than FP32's") -> None:
+    """How many times smaller, growing to the right, in plain numbers; `what` says of which bytes."""
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlabel(f"{what}, times smaller than FP32's", fontsize=11)
+    axis.set_xlabel(what, fontsize=11)
 
 
 def timestep_axis(axis: Axes) -> None:

@@ -72,8 +72,8 @@ def told(name: str, one: JudgedVariant) -> str:
 
 def told_control(row: JudgedControl) -> str:
     return (
-        f"{title_of(row.importance)}: {row.ratio:g} × smaller, median PSNR {median_cell(row.judged.fidelity.median)},"
-        f" FID − FP32 {difference_cell(row.judged.difference)}"
+        f"{title_of(row.importance)}: {row.ratio:g} × smaller {row.equal.as_what},"
+        f" median PSNR {median_cell(row.judged.fidelity.median)}, FID − FP32 {difference_cell(row.judged.difference)}"
     )
 
 
@@ -118,10 +118,11 @@ def by_importance(controls: list[JudgedControl]) -> dict[str, list[JudgedControl
 def size_against_fidelity(
     variants: dict[str, JudgedVariant], looked: dict[str, Look], controls: list[JudgedControl]
 ) -> Figure:
-    """Times smaller against the median PSNR: every variant, the front they make, and the controls beside it."""
+    """Times that the file is smaller against the median PSNR: variants, the front they make, and the controls."""
     figure, axis = axes(11, 7, "Size against fidelity to FP32's images", "", "PSNR of the median image in dB")
     others = {name: rows for name, rows in by_importance(controls).items() if name != "fisher"}
     found = {name: one.images.fidelity.median for name, one in variants.items()}
+    whole = variants["fp32"].measured.file_bytes
     drawn = FidelityAxis(axis, [*found.values(), *(r.judged.fidelity.median for rows in others.values() for r in rows)])
     places = {
         name: drawn.point(variants[name].times_smaller, one, name, told(name, variants[name]), looked[name])
@@ -130,10 +131,10 @@ def size_against_fidelity(
     front = pareto_front(list(places.values()))
     (line,) = axis.plot(*zip(*front, strict=True), color="#999999", label="Pareto front", zorder=1)
     for name, rows in others.items():
+        key, look = f"control_{name}", looks.of_importance(name)
         for row in rows:
-            drawn.point(
-                row.ratio, row.judged.fidelity.median, f"control_{name}", told_control(row), looks.of_importance(name)
-            )
+            place = whole / row.stored.file_bytes
+            drawn.point(place, row.judged.fidelity.median, key, told_control(row), look)
     size_axis(axis)
     shown = looked | {f"control_{name}": looks.of_importance(name) for name in others}
     legend(figure, shown, {f"control_{name}": f"control: {title_of(name)}" for name in others}, (line,))
@@ -144,13 +145,28 @@ def size_against_fidelity(
 
 
 def control_lines(controls: list[JudgedControl]) -> Figure:
-    """Median PSNR and paired difference in FID along the size limits, one line per importance."""
-    figure = Figure(figsize=(11, 5.6), layout="constrained")
-    fidelity, paired = figure.subplots(1, 2)
+    """Median PSNR and paired difference in FID along the size limits, one line per importance.
+
+    Limits that count other bytes are a row of axes of their own.
+    """
+    kinds = list(dict.fromkeys(row.equal for row in controls))
+    figure = Figure(figsize=(11, 5.6 * len(kinds)), layout="constrained")
+    for pair, equal in zip(figure.subplots(len(kinds), 2, squeeze=False), kinds, strict=True):
+        draw_lines(*pair, by_importance([row for row in controls if row.equal == equal]))
+        for axis in pair:
+            size_axis(axis, equal.axis)
+    names = by_importance(controls)
+    legend(
+        figure, {f"control_{n}": looks.of_importance(n) for n in names}, {f"control_{n}": title_of(n) for n in names}
+    )
+    return figure
+
+
+def draw_lines(fidelity: Axes, paired: Axes, found: dict[str, list[JudgedControl]]) -> None:
+    """By importance, those whose limits count the same bytes."""
     label(fidelity, "Fidelity to FP32's images", "", "PSNR of the median image in dB")
     label(paired, "Difference in FID, same noise", "", "FID − FID of FP32 (95 % interval)")
     paired.axhline(0, **ZERO)
-    found = by_importance(controls)
     drawn = FidelityAxis(fidelity, [row.judged.fidelity.median for rows in found.values() for row in rows])
     for name, rows in found.items():
         key, look, joined = f"control_{name}", looks.of_importance(name), {"color": looks.of_importance(name).colour}
@@ -162,9 +178,3 @@ def control_lines(controls: list[JudgedControl]) -> Figure:
         path(fidelity, places, key, title_of(name), **joined)
         path(paired, [(row.ratio, row.judged.difference.mean) for row in rows], key, title_of(name), **joined)
     difference_axis(paired, [row.judged.difference for rows in found.values() for row in rows])
-    for axis in (fidelity, paired):
-        size_axis(axis, "memory")
-    legend(
-        figure, {f"control_{n}": looks.of_importance(n) for n in found}, {f"control_{n}": title_of(n) for n in found}
-    )
-    return figure
