@@ -9,7 +9,7 @@ from commands import commands
 from stages import load
 from tiny import ROOT, tiny_params
 
-SETTINGS = {"order": ["fp32", "threshold", "budget", "ratio"], "recoveries": {}}
+SETTINGS = {"order": ["fp32", "threshold", "budget", "ratio"], "recoveries": {}, "export": []}
 
 
 def outputs(folder: Path) -> dict[str, str]:

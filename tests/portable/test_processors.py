@@ -11,7 +11,7 @@ from portable.processors import PROCESSORS, needs_emulator, python_on
 from stages import load
 from tiny import ROOT, VARIANTS
 
-SETTINGS = {"order": list(VARIANTS), "recoveries": {}}
+SETTINGS = {"order": list(VARIANTS), "recoveries": {}, "export": []}
 # What differs between machines and must not matter: overridden, or never looked at.
 SURROUNDINGS = {
     "MKL_CBWR": "AVX2",

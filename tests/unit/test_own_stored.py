@@ -415,7 +415,7 @@ def test_fisher_information_of_another_model_is_refused(change, message):
         laqfi.quantize(model, Measured(fisher), policy="bits", format="int4")
 
 
-@pytest.mark.parametrize("weighting", ["last", "sampler"])
+@pytest.mark.parametrize("weighting", ["last", "sampler", "image"])
 def test_a_weighting_that_was_not_measured_is_refused(weighting):
     model = Wrapped(nn.Linear(3, 4))
     options = {"target": {"ratio": 2}, "formats": ["int4"], "weighting": weighting}

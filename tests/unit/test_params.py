@@ -387,6 +387,22 @@ def test_more_steps_to_calibrate_on_than_the_sampler_takes_are_refused(tmp_path)
         load(write(tmp_path, params))
 
 
+def test_a_variant_that_weighs_by_the_image_needs_it_measured(tmp_path):
+    params = tiny_params()
+    params["variants"]["budget"]["weighting"] = "image"
+    message = (
+        r"variants\.budget\.weighting: found 'image', allowed where calibration\.weighting is 'image', which in "
+        r"profiles\.tiny is 'noise'"
+    )
+    with pytest.raises(LaqfiError, match=message):
+        load(write(tmp_path, params))
+    params["profiles"]["tiny"]["calibration"]["weighting"] = "picture"
+    with pytest.raises(LaqfiError, match=r"profiles\.tiny\.calibration\.weighting: .*'noise' or 'image'"):
+        load(write(tmp_path, params))
+    params["profiles"]["tiny"]["calibration"]["weighting"] = "image"
+    assert load(write(tmp_path, params)).variants["budget"].weighting == "image"
+
+
 def test_a_list_in_a_recipe_makes_variants_too(tmp_path):
     params = tiny_params()
     params["variants"]["ratio"]["activations"] = {"bits": [8, 4]}

@@ -32,6 +32,7 @@ from laqfi.report.differences import against_fp32
 from laqfi.report.numbers import rounded
 from laqfi.report.verdicts import fid_band, verdict
 from laqfi.sampling.drawing import draw_images
+from laqfi.sensitivity.image import ImageImportance
 from laqfi.stages import command
 from laqfi.stages.calibrate import calibrate
 from laqfi.stages.controls import controls, first_images
@@ -86,8 +87,7 @@ def run(folder):
         loss=at.loss,
     )
     fisher(profile.fisher, dataset=at.dataset, model=at.model, out=at.fisher, table=at.table)
-    curvature(profile.curvature, dataset=at.dataset, model=at.model, out=at.curvature)
-    calibrate(profile.calibration, profile.sample, model=at.model, out=at.calibration)
+    measure(at, profile.calibration)
     for name, variant in params.variants.items():
         quantize_variant(at, variant, stored(at, name), folder / f"choices/{name}.json")
         draw(profile.sample, name, stored(at, name), folder / f"sample/{name}.npz", folder / f"sheets/{name}.png")
@@ -95,6 +95,13 @@ def run(folder):
     draw_controls(at, profile.controls, folder / "controls.json")
     write_report(at, params.variants)
     return at
+
+
+def measure(at, settings):
+    """What FP32's own sampling shows, and the curvature, which may go by it."""
+    curved = at.profile.curvature
+    calibrate(settings, at.profile.sample, model=at.model, out=at.calibration)
+    curvature(curved, settings, dataset=at.dataset, model=at.model, image=at.calibration, out=at.curvature)
 
 
 def draw(settings, name, model, out, sheet):
@@ -470,6 +477,44 @@ def test_the_calibration_set_is_of_fp32s_own_sampling(done):
     assert found["timesteps"].tolist() == [100, 1]
     other = NoiseStreams(0, range(4), (1, 8, 8)).draw()
     assert not np.array_equal(found["x"][0], other)  # no image that variants are judged by
+
+
+@pytest.fixture(scope="module")
+def by_image(done, tmp_path_factory):
+    """The same model with the final image for a measure."""
+    folder = tmp_path_factory.mktemp("image")
+    paths = {"calibration": folder / "calibration.npz", "curvature": folder / "curvature.safetensors"}
+    at = SimpleNamespace(**vars(done) | paths)
+    measure(at, at.profile.calibration.model_copy(update={"weighting": "image"}))
+    return at
+
+
+def test_what_matters_for_the_image_is_measured_beside_the_calibration_set(done, by_image):
+    plain, found = (files.read_arrays(at.calibration, "x", "timesteps") for at in (done, by_image))
+    assert all(np.array_equal(plain[key], found[key]) for key in plain)
+    network, _, _ = read_model(done.model, torch.device("cpu"))
+    image = ImageImportance.read(by_image.calibration, [name for name, _ in network.named_parameters()])
+    assert image.timesteps == [100, 50, 1]
+    assert image.shares.sum() == pytest.approx(1)
+    assert by_image.curvature.read_bytes() != done.curvature.read_bytes()
+
+
+@pytest.mark.parametrize("policy", ["budget", "rate"])
+def test_a_policy_may_weigh_by_the_image(by_image, tmp_path, policy):
+    options = {"budget": {"formats": ["int2", "int4", "int8"], "rounding": "gptq"}, "rate": {"coding": "ans"}}[policy]
+    given = {"policy": policy, "target": {"ratio": 9.0}, **options}
+    made = []
+    for kind in ("image", "uniform", "image"):
+        out = tmp_path / f"{len(made)}/quantize/stored.safetensors"
+        quantize_variant(by_image, Variant(**given, weighting=kind), out, tmp_path / "choices.json")
+        made.append(out.read_bytes())
+    assert made[0] == made[2] != made[1]
+
+
+def test_a_policy_that_weighs_by_what_was_not_measured_is_refused(done, tmp_path):
+    one = Variant(policy="rate", target={"ratio": 9.0}, coding="ans", weighting="image")
+    with pytest.raises(LaqfiError, match=r"calibration\.npz: holds no array 'image_steps'"):
+        quantize_variant(done, one, tmp_path / "quantize/out", tmp_path / "choices")
 
 
 def test_float32_may_be_among_the_formats_of_a_budget(done, tmp_path):

@@ -73,6 +73,17 @@ class Params(Block):
         return self
 
     @model_validator(mode="after")
+    def what_is_weighed_by_is_measured(self):
+        for key, profile in self.profiles.items():
+            by_image = [name for name in self.variants_of(key) if self.variants[name].by_image]
+            if by_image and profile.calibration.weighting != "image":
+                raise ValueError(
+                    f"variants.{by_image[0]}.weighting: found 'image', allowed where calibration.weighting is 'image',"
+                    f" which in profiles.{key} is {profile.calibration.weighting!r}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def exports_have_a_form(self):
         for key, profile in self.profiles.items():
             if len(set(profile.export)) < len(profile.export):

@@ -19,6 +19,7 @@ from laqfi.sampling.params import Sampler
 from laqfi.sampling.samplers import error_gains
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.sensitivity.fisher import bin_of, bin_shares
+from laqfi.sensitivity.image import ImageImportance
 from laqfi.storage.described import alphas_cumprod_of, described, output_axes
 from laqfi.storage.model_file import layouts_of
 
@@ -53,11 +54,12 @@ def gather(
     table: Path,
     fisher: MeasuredFisher,
     curvature: Path,
+    image: Path | None = None,
 ) -> list[Evidence]:
     """All tensors of a model with what was measured of them.
 
-    model: tensors and metadata of its file, which `path` names in errors. Raises LaqfiError for files that are not of
-    one model.
+    model: tensors and metadata of its file, which `path` names in errors. image: what the stage `calibrate` wrote, if a
+    policy weighs by it. Raises LaqfiError for files that are not of one model.
     """
     tensors, metadata = model
     network, header = described(metadata, path)
@@ -74,6 +76,8 @@ def gather(
     sampling = sampler.model_dump(include=set(Sampler.model_fields))
     sampling["scheduler"] = families.scheduler_of(header.model)
     bins = {kind: bin_weights(kind, fisher.bins, alphas_cumprod, **sampling) for kind in WEIGHTINGS}
+    matters = None if image is None else ImageImportance.read(image, [*dict(network.named_parameters())]).tensors
+    counts = {name: counts_of(name, fisher, bins, matters) for name in tensors}
     return [
         Evidence(
             name,
@@ -82,11 +86,22 @@ def gather(
             tensor.to(default_device()),
             axes[name],
             fisher.per_weight[name],
-            {kind: sum(of[edge] * one for edge, one in fisher.relative(name).items()) for kind, of in bins.items()},
+            counts[name],
             compensations.get(name),
         )
         for name, tensor in tensors.items()
     ]
+
+
+def counts_of(
+    name: str, fisher: MeasuredFisher, bins: dict[str, dict[int, float]], image: dict[str, float] | None
+) -> dict[str, float]:
+    """By weighting, how many times its mean over all timesteps the Fisher information of a tensor counts."""
+    found = {kind: sum(of[edge] * one for edge, one in fisher.relative(name).items()) for kind, of in bins.items()}
+    if image is not None:
+        mean = float(fisher.per_weight[name].mean(dtype=torch.float64))
+        found["image"] = image[name] / mean if mean > 0 else 0.0
+    return found
 
 
 def normalised_scores(table: records.FisherTable, settings: Quantize, path: Path) -> dict[str, float]:

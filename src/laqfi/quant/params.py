@@ -30,6 +30,11 @@ class Variant(Recipe):
         return {} if self.coding is None else {"coding": self.coding}
 
     @property
+    def by_image(self) -> bool:
+        """Whether its policy weighs tensors by what they matter for the final image."""
+        return (self.model_extra or {}).get("weighting") == "image"
+
+    @property
     def recipe(self) -> dict:
         """The keys that are no options of the policy."""
         return {key: getattr(self, key) for key in Recipe.model_fields}

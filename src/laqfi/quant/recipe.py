@@ -8,7 +8,13 @@ from laqfi.base.block import Block, Count, LearningRate, Seed, Timestep
 from laqfi.storage.activations import Ranges
 
 
-class Calibration(Block):
+class Weighted(Block):
+    """With "image" what matters for the final images is measured, too, and timesteps of the curvature count by it."""
+
+    weighting: Literal["noise", "image"] = "noise"
+
+
+class Calibration(Weighted):
     """x_t of FP32's own sampling: `images` of them at `steps` of the sampler's steps, evenly spaced."""
 
     steps: Timestep

@@ -64,8 +64,7 @@ def spaced_timesteps(timesteps: int, steps: int) -> list[int]:
     return [int(t) for t in np.linspace(timesteps, 1, steps).round()]
 
 
-@torch.inference_mode()
-def sample(
+def reverse(
     denoiser: Denoiser,
     draw: Callable[[], Tensor],
     alphas_cumprod: Tensor,
@@ -78,7 +77,7 @@ def sample(
     scheduler: Mapping | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """Run the reverse process from x_T = draw() to x_0 [B, C, H, W].
+    """Run the reverse process from x_T = draw() to x_0 [B, C, H, W], with gradients where they are on.
 
     `draw` gives standard normal noise of the batch's shape; it is called once for x_T and once for every step that adds
     noise. `eta` is for samplers that take it. `excess` is the deviation, by timestep, of noise that is in a prediction
@@ -100,6 +99,9 @@ def sample(
             sigma = math.sqrt(max(0.0, sigma**2 - (noise_gain(step, *alpha_bars, options) * extra) ** 2))
         x = mean + sigma * draw() if sigma > 0 else mean
     return x
+
+
+sample = torch.inference_mode()(reverse)  # which is faster
 
 
 def noise_gain(step: Callable, alpha_bar: float, alpha_bar_prev: float, options: dict) -> float:

@@ -5,8 +5,9 @@ where x is the layer's input patch at a position and g² the mean over output ch
 output by y there (GuidedQuant, Kim et al. 2025; with g² = 1 this is the matrix of GPTQ, Frantar et al. 2023).
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -85,8 +86,9 @@ def curvatures(
     timesteps: list[int],
     chunk: int,
     seed: int,
+    weights: Mapping[int, float] | None = None,
 ) -> dict[str, Curvature]:
-    """H of some layers of the model, summed over images [N, C, H, W] and `timesteps`.
+    """H of some layers of the model, summed over images [N, C, H, W] and `timesteps`, each as often as `weights` say.
 
     The derivative is that of r·ε_θ with random signs r, as for the Gauss–Newton Fisher, of which H is the off-diagonal
     completion.
@@ -100,13 +102,21 @@ def curvatures(
 
     for timestep in tqdm(timesteps, "curvature", unit="timestep"):
         for seen in noised_chunks("curvature", images, timestep, alphas_cumprod, chunk=chunk, seed=seed):
+            scale = 1.0 if weights is None else math.sqrt(weights[timestep])
             with Watch(model, layers, add):
-                (seen.probe * model(seen.x, seen.t)).sum().backward()
+                (scale * seen.probe * model(seen.x, seen.t)).sum().backward()
     return sums
 
 
 def compensations(
-    model: nn.Module, images: Tensor, alphas_cumprod: Tensor, *, timesteps: list[int], chunk: int, seed: int
+    model: nn.Module,
+    images: Tensor,
+    alphas_cumprod: Tensor,
+    *,
+    timesteps: list[int],
+    chunk: int,
+    seed: int,
+    weights: Mapping[int, float] | None = None,
 ) -> Iterator[tuple[str, Compensation]]:
     """What `curvatures` tell of every layer, in the order of the model, by the name of its weight.
 
@@ -117,7 +127,7 @@ def compensations(
     """
     given = checked(settings.Curvature, timesteps=list(timesteps), images=max(1, len(images)), chunk=chunk, seed=seed)
     images = check_inputs(model, images, alphas_cumprod, given)
-    return compensated(model, images, alphas_cumprod, timesteps=timesteps, chunk=chunk, seed=seed)
+    return compensated(model, images, alphas_cumprod, timesteps=timesteps, chunk=chunk, seed=seed, weights=weights)
 
 
 def compensated(

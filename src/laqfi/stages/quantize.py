@@ -42,7 +42,16 @@ def quantize(
     """Write the tensors in the formats chosen with what the recipe adds, and beside them which got what and why."""
     tensors, metadata = read_stored(model)
     measured = read_fisher(fisher, tensors)
-    weights = gather((tensors, metadata), model, quantize, sample, table=table, fisher=measured, curvature=curvature)
+    weights = gather(
+        (tensors, metadata),
+        model,
+        quantize,
+        sample,
+        table=table,
+        fisher=measured,
+        curvature=curvature,
+        image=calibration if variant.by_image else None,
+    )
     metadata |= coding_of(variant, weights)
     chosen = bind(variant.policy, variant.model_extra)(weights, file_size(weights, metadata))
     found = CalibrationSet.read(calibration, tuple(metadata["image"])) if variant.given() else None

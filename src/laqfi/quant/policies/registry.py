@@ -19,7 +19,7 @@ from laqfi.quant.rounding import ROUNDINGS
 
 FloatFormat = Literal["float32", "float16", "bfloat16", "float8_e4m3fn"]
 IntegerFormat = Literal["int2", "int3", "int4", "int5", "int6", "int7", "int8"]
-Weighting = Literal["last", "uniform", "sampler"]
+Weighting = Literal["last", "uniform", "sampler", "image"]
 Rounding = Annotated[str, AfterValidator(ROUNDINGS.known)]
 Share = Annotated[float, Field(ge=0, le=1)]
 GroupSize = Annotated[int, Field(ge=-1, le=65536)]  # groups are filled up: larger ones take more than they save
