@@ -30,7 +30,7 @@ class Kind(NamedTuple):
 
 KINDS = (  # colours of Okabe and Ito (2008)
     Kind("laqfi: one step for all, recovered", "recovered", ("rate_recovered_",), "o", "#D55E00"),
-    Kind("laqfi: one step for all (rate)", "recovered", ("rate_14", "rate_20", "rate_32", "rate_48"), "s", "#E69F00"),
+    Kind("laqfi: one step for all (rate)", "recovered", ("rate_image_",), "s", "#E69F00"),
     Kind("laqfi: formats by Fisher (budget)", "quick", tuple(f"budget_{n}" for n in (6, 7, 8, 10, 14)), "D", "#0072B2"),
     Kind("laqfi's Q-Diffusion, W4A32", "methods", ("q_diffusion_w4_a32",), "P", "#009E73"),
     Kind("one format for all, to nearest (int8, int4)", "quick", ("int8", "int4"), "v", "#56B4E9"),
