@@ -79,8 +79,11 @@ def front(reports: Path) -> Figure:
         found = places(kind, reports)
         axis.plot(*zip(*found, strict=True), kind.marker, color=kind.colour, markersize=8, label=kind.title, zorder=3)
         axis.plot(*zip(*best(found), strict=True), "-", color=kind.colour, linewidth=1.4)
+    axis.axhline(SAME, color="#555555", linestyle=":", linewidth=1)
+    axis.annotate("more than half of the images are equal in every pixel", (0.98, SAME), ("axes fraction", "data"),
+                  ha="right", va="bottom", fontsize=9)  # fmt: skip
     size_axis(axis)
-    axis.legend(fontsize=9)
+    axis.legend(fontsize=9, loc="lower left")
     return figure
 
 
