@@ -10,12 +10,12 @@ from warm import served
 
 
 def pytest_addoption(parser):
-    parser.addoption("--walks", type=int, default=24, help="how many random walks test_records.py goes")
+    parser.addoption("--walks", type=int, default=12, help="how many random walks test_records.py goes")
 
 
 def pytest_generate_tests(metafunc):
     if "walk" in metafunc.fixturenames:
-        metafunc.parametrize("walk", range(metafunc.config.getoption("--walks", 24)))
+        metafunc.parametrize("walk", range(metafunc.config.getoption("--walks", 12)))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ class PredictsNoise(nn.Module):
     raw = False
     dtype = torch.float32  # what diffusers asks for, which would go by the first stored tensor
 
-    def adapt(self, config: dict, label: int | None, embeddings: tuple[int, int] | None) -> "PredictsNoise":
+    def adapt(self, config: dict, label: int | None, embeddings: tuple[int, int] | None = None) -> "PredictsNoise":
         """To the config of its scheduler, which says what the output is, and to embeddings of this shape."""
         self.label, self.noise_in = label, NoiseIn(config)
         self.register_buffer("encoder_hidden_states", None if embeddings is None else torch.zeros(embeddings))
