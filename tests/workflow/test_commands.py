@@ -20,7 +20,7 @@ def printed(profile: str) -> subprocess.CompletedProcess:
 
 def test_every_stage_in_order_and_once_for_every_variant():
     lines = printed("mnist").stdout.splitlines()
-    once = ["params", "dataset", "features", "reference", "train", "fisher", "curvature", "calibrate"]
+    once = ["params", "dataset", "features", "reference", "train", "fisher", "calibrate", "curvature"]
     each = [stage for stage in ("quantize", "sample", "evaluate") for _ in VARIANTS]
     stages = [*once, *each, "controls", "report"]
     assert [line.split()[2] for line in lines] == [f"laqfi.stages.{stage}" for stage in stages]
