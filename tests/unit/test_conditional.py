@@ -1,6 +1,5 @@
 """Networks of diffusers that are given embeddings: the whole chain, what the file of embeddings may be, and Python."""
 
-import copy
 import json
 import math
 from pathlib import Path
@@ -15,7 +14,15 @@ from safetensors.torch import load_file, save_file
 
 import folders
 import laqfi
-from diffusers_folder import SCHEDULE, embeddings, small_conditional, small_unet, write_embeddings, write_folder
+from diffusers_folder import (
+    SCHEDULE,
+    embeddings,
+    packed_copy,
+    small_conditional,
+    small_unet,
+    write_embeddings,
+    write_folder,
+)
 from laqfi.base.errors import LaqfiError
 from laqfi.base.pictures import from_uint8, png, to_uint8
 from laqfi.base.random import NoiseStreams
@@ -383,9 +390,7 @@ def test_python_takes_the_embeddings(tmp_path):
     by_hand = laqfi.measure(Wrapped(), x0, table, **how)
     for name, one in found.fisher.items():
         torch.testing.assert_close(one, by_hand.fisher[f"unet.{name}"], rtol=1e-4, atol=1e-7)
-    laqfi.save(laqfi.quantize(unet, found, "4x"), tmp_path / "smaller.safetensors")
-    packed = copy.deepcopy(unet)
-    laqfi.load(packed, tmp_path / "smaller.safetensors")
+    packed = packed_copy(unet, found, tmp_path / "smaller.safetensors")
     with torch.no_grad():
         theirs, ours = (one(x0, 59, given.expand(3, -1, -1)).sample for one in (unet, packed))
     assert 0 < (ours - theirs).abs().mean() < 0.2 * theirs.abs().mean()

@@ -1,6 +1,5 @@
 """`import laqfi` and its four calls, for a model of one's own and for one of diffusers."""
 
-import copy
 import subprocess
 import sys
 
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 import laqfi
-from diffusers_folder import SCHEDULE, small_unet
+from diffusers_folder import SCHEDULE, packed_copy, small_unet
 from laqfi.api import Measured, spread
 from laqfi.base.errors import LaqfiError
 from laqfi.diffusion.process import add_noise
@@ -146,9 +145,7 @@ def test_a_network_of_diffusers_needs_no_wrapper(settings, more, tmp_path):
     by_hand = laqfi.measure(Wrapped(unet, configured(made)), IMAGES, scheduler.alphas_cumprod(configured(made)), **HOW)
     for name, one in found.fisher.items():
         torch.testing.assert_close(one, by_hand.fisher[f"unet.{name}"], rtol=1e-4, atol=1e-7)
-    laqfi.save(laqfi.quantize(unet, found, "4x"), tmp_path / "smaller.safetensors")
-    packed = copy.deepcopy(unet)
-    laqfi.load(packed, tmp_path / "smaller.safetensors")
+    packed = packed_copy(unet, found, tmp_path / "smaller.safetensors")
     with torch.no_grad():
         x = add_noise(
             IMAGES, torch.randn(IMAGES.shape), torch.full((4,), 60), scheduler.alphas_cumprod(configured(made))
