@@ -182,12 +182,12 @@ def measure(job: Job) -> dict:
         remark = f"another network, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
 
     def draw(network: Denoiser, batches: tuple[Tensor, ...], steps: int) -> None:
-        devices.allow_tf32(case.precision == "tf32" and network is denoiser)
-        for batch in batches:
-            if case.diffusers and network is denoiser:
-                network(batch_size=len(batch), num_inference_steps=steps, output_type="np")
-                continue
-            sample(network, batch.clone, alphas_cumprod, sampler="ddim", steps=steps, eta=0.0, clip=True)
+        with devices.tf32(case.precision == "tf32" and network is denoiser):
+            for batch in batches:
+                if case.diffusers and network is denoiser:
+                    network(batch_size=len(batch), num_inference_steps=steps, output_type="np")
+                    continue
+                sample(network, batch.clone, alphas_cumprod, sampler="ddim", steps=steps, eta=0.0, clip=True)
 
     def per_image_step(network: Denoiser, batches: tuple[Tensor, ...]) -> float:
         images = sum(map(len, batches))
@@ -198,7 +198,6 @@ def measure(job: Job) -> dict:
     memory.reset_peak(device)
     warm_up = seconds(lambda: draw(denoiser, batches[:1], 1), device)
     peak = memory.peak(device)
-    devices.allow_tf32(False)
     base, _, _ = read_model(job.folder / "float32.safetensors", device)
     change = dict.fromkeys(("rms_deviation", "max_deviation"))
     if not case.diffusers:

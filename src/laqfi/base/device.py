@@ -23,6 +23,16 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
+@contextmanager
+def tf32(wanted: bool) -> Iterator[None]:
+    """While open, products on a GPU are of factors with 10 bits of mantissa; a CPU's stay as they are."""
+    allow_tf32(wanted)
+    try:
+        yield
+    finally:
+        allow_tf32(False)
+
+
 def settle() -> None:
     """What every stage begins with: products in float32 with all its bits, and on a GPU the same bytes twice.
 

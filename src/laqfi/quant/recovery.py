@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from laqfi.base import files
-from laqfi.base.device import deterministic, upload
+from laqfi.base.device import deterministic, tf32, upload
 from laqfi.base.errors import LaqfiError
 from laqfi.base.random import generator
 from laqfi.diffusion.process import add_noise
@@ -181,7 +181,8 @@ def recover(
     """Advance to the last iteration; the mean squared error before and after, on what nothing is learned from.
 
     The state is written to `resume` every `save_every` seconds and on SIGTERM, and taken up from there, with the same
-    bytes as a run that was never interrupted. Raises LaqfiError after SIGTERM, and for a loss that is not finite.
+    bytes as a run that was never interrupted. A GPU learns with products in TF32, four times as fast; both errors are
+    measured in float32. Raises LaqfiError after SIGTERM, and for a loss that is not finite.
     """
     before = recovery.tried_error()
     recovery.price = DEAR * 2 * math.log(2) * before
@@ -189,7 +190,7 @@ def recover(
         recovery.restore(files.read_tensors(resume)[0])
     saving = Saving(recovery, resume, save_every, clock)
     bar = tqdm(total=recovery.settings.iterations, initial=recovery.step, desc="recover", unit="step")
-    with deterministic(recovery.device), termination() as asked, bar:
+    with deterministic(recovery.device), tf32(True), termination() as asked, bar:
         while recovery.step < recovery.settings.iterations:
             loss = recovery.advance()
             bar.update()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from laqfi.base.device import allow_tf32, default_device, upload
+from laqfi.base.device import default_device, tf32, upload
 from laqfi.base.pictures import to_uint8
 from laqfi.base.random import NoiseStreams
 from laqfi.sampling import samplers
@@ -48,9 +48,7 @@ def draw_images(
         return to_uint8(drawn).cpu().numpy()
 
     places = list(product(settings.seeds, range(images)))
-    allow_tf32(settings.precision == "tf32")
-    with raw(model, settings.sampler == samplers.SCHEDULER):
+    with raw(model, settings.sampler == samplers.SCHEDULER), tf32(settings.precision == "tf32"):
         denoiser = prepared(model, settings.precision, len(places) * settings.steps)
         drawn = np.concatenate([batch(start) for start in range(0, len(places), settings.batch_size)])
-    allow_tf32(False)
     return drawn.reshape(len(settings.seeds), images, *drawn.shape[1:])
