@@ -11,6 +11,8 @@ from laqfi.base.errors import LaqfiError
 from laqfi.base.random import generator
 from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
 from laqfi.quant import gptq
+from laqfi.quant.choice import Choice
+from laqfi.quant.evidence import Evidence
 from laqfi.quant.gather import bin_weights
 from laqfi.quant.prediction import bits_over_bound, predicted_change, water_filling_bits
 from laqfi.sampling.samplers import ddim, error_gains, spaced_timesteps
@@ -164,6 +166,42 @@ def test_gptq_in_blocks_costs_what_it_does_without(monkeypatch):
     assert (blocks != whole).float().mean() < 0.01
     costs = [second_order(0.5 * (codes - 8) - matrix, curvature) for codes in (blocks, whole)]
     assert costs[0] == pytest.approx(costs[1].item(), rel=0.01)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_what_is_rounded_in_several_formats_at_once_is_as_by_itself(axis):
+    torch.manual_seed(0)
+    weight, fisher = torch.randn(6, 4, 3, 3), torch.rand(6, 4, 3, 3)
+    fisher[:, :, 0] = 0  # three kernel positions are not stored
+    columns = weight.numel() // weight.shape[axis]
+    root = torch.randn(columns, 40)
+    compensation = Compensation.of(root @ root.T)
+    wanted = {
+        Choice(Format(name, symmetric, group), None, search, rounding)
+        for name, symmetric, group in (("int2", True, 0), ("int5", False, 4), ("int4", True, -1), ("float16", True, 0))
+        for search in ("mse", "fisher")
+        for rounding in ("gptq", "nearest")
+    } | {Choice(Format("int12"), rounding="gptq", step=0.1)}
+    together, alone = (
+        Evidence("w", None, 0.0, weight, axis, fisher, compensation=lambda: compensation) for _ in range(2)
+    )
+    together.store_together(wanted)
+    kept = dict(together.kept)
+    for one in wanted:
+        found, expected = (t.stored(one.format, one.search, one.rounding, one.step) for t in (together, alone))
+        assert found in kept.values()
+        assert found.layout == expected.layout
+        for part, tensor in expected.parts.items():
+            assert torch.equal(found.parts[part], tensor)
+
+
+def test_rounding_in_several_formats_at_once_names_the_tensor_it_cannot_round():
+    wanted = {Choice(Format(name), rounding="gptq") for name in ("int2", "int3")}
+    with pytest.raises(LaqfiError, match=r"^w has no curvature"):
+        Evidence("w", None, 0.0, torch.randn(6, 4)).store_together(wanted)
+    few = Compensation.of(torch.eye(3))
+    with pytest.raises(LaqfiError, match=r"^w has a curvature of 3 columns .* allowed are 4"):
+        Evidence("w", None, 0.0, torch.randn(6, 4), compensation=lambda: few).store_together(wanted)
 
 
 def test_gptq_on_uncorrelated_inputs_is_nearest():

@@ -37,9 +37,7 @@ def store_all(tensors: list[Evidence], choices: Choices) -> dict[str, Stored]:
 def store_for_all(tensors: list[Evidence], several: list[Choices]) -> None:
     """Round every tensor in all the formats that several choices give it: what compensates for it is read once."""
     for t in tensors:
-        wanted = {choices.get(t.name, UNCHANGED) for choices in several}
-        for one in sorted(wanted, key=lambda one: one.format.name):
-            t.stored(one.format, one.search, one.rounding, one.step)
+        t.store_together({choices.get(t.name, UNCHANGED) for choices in several})
 
 
 def as_file(

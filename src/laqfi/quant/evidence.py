@@ -1,6 +1,7 @@
 """A tensor of the model with what was measured of it: what policies decide by, and rounding works with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -8,8 +9,9 @@ from typing import Literal
 from torch import Tensor
 
 from laqfi.base.errors import LaqfiError
+from laqfi.quant.choice import Choice
 from laqfi.quant.grid import Search
-from laqfi.quant.rounding import Stored, store
+from laqfi.quant.rounding import Stored, store, store_together
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.storage.formats import WHOLE_CHANNEL, Format
 from laqfi.storage.layout import Layout
@@ -95,6 +97,21 @@ class Evidence:
             self.kept[key] = self.store(*key)
         return self.kept[key]
 
+    def store_together(self, wanted: Collection[Choice]) -> None:
+        """Keep the tensor as in several choices, of which those with GPTQ are made at once. Errors as of `stored`."""
+        by_search: dict[Search, dict[tuple, Layout]] = {}
+        for one in sorted(wanted, key=lambda one: one.format.name):
+            key = (one.format, one.search, one.rounding, one.step)
+            if one.rounding == "gptq" and one.step is None and self.is_compensated(one.format):
+                by_search.setdefault(one.search, {})[key] = self.layout(one.format)
+            else:
+                self.stored(*key)
+        for search, layouts in by_search.items():
+            compensation = None if self.compensation is None else self.compensation()
+            with self.named():
+                found = store_together(self.weight, [*layouts.values()], search, self.fisher, compensation)
+            self.kept.update(zip(layouts, found, strict=True))
+
     def is_compensated(self, format: Format) -> bool:
         """Whether a rounding other than to nearest is of use in this format."""
         return self.is_matrix and not format.is_float and not self.uncompensated
@@ -109,7 +126,13 @@ class Evidence:
 
     def store(self, format: Format, search: Search, rounding: str, step: float | None = None) -> Stored:
         compensation = None if rounding == "nearest" or self.compensation is None else self.compensation()
-        try:
+        with self.named():
             return store(self.weight, self.layout(format), search, self.fisher, rounding, compensation, step)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors of what is done with the tensor begin with its name."""
+        try:
+            yield
         except LaqfiError as error:
             raise LaqfiError(f"{self.name} {error}") from error

@@ -12,9 +12,11 @@ WHOLE = 1024  # columns that a CPU's cache can hold: up to here it tells all oth
 
 
 def gptq_codes(
-    matrix: Tensor, order: Tensor, feedback: Tensor, scale: Tensor, zero_point: Tensor, levels: int
+    matrix: Tensor, order: Tensor, feedback: Tensor, scale: Tensor, zero_point: Tensor, levels: int | Tensor
 ) -> Tensor:
     """Codes [rows, columns] for weights on a given grid with a small Σ_rows δ H δᵀ.
+
+    `levels`: codes that there are, or [rows], of each row.
 
     Columns are rounded one after the other, as `order` [columns] says; each column's error is made good, as far as the
     curvature allows, in the columns not yet rounded: in those of its own block at once, in all others with one product
@@ -22,7 +24,7 @@ def gptq_codes(
     zero_point: [rows, columns].
     """
     weights, scale, zero_point = (tensor[:, order].clone() for tensor in (matrix, scale, zero_point))
-    top = torch.full((), levels - 1, dtype=matrix.dtype, device=matrix.device)
+    top = torch.as_tensor(levels - 1, dtype=matrix.dtype, device=matrix.device)
     round_block, width, codes = on(matrix.device), block_width(matrix), torch.empty_like(weights)
     for start in range(0, len(order), width):
         own, later = slice(start, start + width), slice(start + width, None)
@@ -48,7 +50,7 @@ def on(device: torch.device) -> Function:
 def rounded_block(
     aims: Tensor, weights: Tensor, scale: Tensor, zero_point: Tensor, feedback: Tensor, top: Tensor
 ) -> Tensor:
-    """Codes 0 to `top` of a block's columns, one after the other, and the error of each.
+    """Codes 0 to `top`, one number or [rows], of a block's columns, one after the other, and the error of each.
 
     Twice [rows, columns]. aims: the weights with what earlier blocks ask of them; weights: as they are in the model;
     feedback [columns, columns]. What `aims` holds afterwards is of no use.

@@ -1,7 +1,7 @@
 """Rounding: from a weight to what is stored of it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,13 +32,27 @@ def gptq(weight: Tensor, layout: Layout, grid: Codes, compensation: Compensation
 
     Raises LaqfiError without a curvature, or with one of another layer.
     """
+    return gptq_together(weight, {layout: grid}, compensation)[layout]
+
+
+def gptq_together(
+    weight: Tensor, grids: Mapping[Layout, Codes], compensation: Compensation | None
+) -> dict[Layout, Codes]:
+    """The same in several formats at once: columns follow one another, formats stand side by side, as rows do."""
     if compensation is None:
         raise LaqfiError("has no curvature, by which the rounding gptq works")
-    check_size(compensation, weight.numel() // layout.rows)
-    scale, zero_point = layout.ungrouped(grid.scale), layout.ungrouped(grid.zero_point)
-    order, feedback = compensation.unpacked(layout.stored_columns(), weight.device)
-    codes = gptq_codes(layout.matrix(weight), order, feedback, scale, zero_point, layout.format.levels)
-    return Codes(layout.grouped(codes), grid.scale, grid.zero_point)
+    first = next(iter(grids))
+    check_size(compensation, weight.numel() // first.rows)
+    scale = torch.cat([layout.ungrouped(grid.scale) for layout, grid in grids.items()])
+    zero_point = torch.cat([layout.ungrouped(grid.zero_point) for layout, grid in grids.items()])
+    levels = torch.tensor([layout.format.levels for layout in grids]).repeat_interleave(first.rows)
+    order, feedback = compensation.unpacked(first.stored_columns(), weight.device)
+    matrix = first.matrix(weight).repeat(len(grids), 1)
+    codes = gptq_codes(matrix, order, feedback, scale, zero_point, levels).split(first.rows)
+    return {
+        layout: Codes(layout.grouped(found), grid.scale, grid.zero_point)
+        for (layout, grid), found in zip(grids.items(), codes, strict=True)
+    }
 
 
 def check_size(compensation: Compensation, columns: int) -> None:
@@ -79,25 +93,48 @@ def store(
     the whole weight, is for rounding methods that compensate. Raises LaqfiError for weights that are not finite, before
     or after a cast.
     """
+    check_values(weight)
+    if layout.format.is_float:
+        return Stored(layout, float_parts(weight, layout), weight)
+    if importance is None and (search == "fisher" or step is not None):
+        raise LaqfiError("has no Fisher information, which the search fisher and open grids work by")
+    method = ROUNDINGS.find(rounding)
+    if step is not None:
+        layout, parts = open_parts(weight.float(), layout, step, importance, method, compensation)
+    else:
+        grid = grid_of(weight, layout, search, importance)
+        parts = grid_parts(weight, layout, method(weight.float(), layout, grid, compensation))
+    return Stored(layout, parts, weight)
+
+
+def store_together(
+    weight: Tensor, layouts: list[Layout], search: Search, importance: Tensor | None, compensation: Compensation | None
+) -> list[Stored]:
+    """`weight` rounded by GPTQ in several integer layouts of the same columns at once; all else as of `store`."""
+    check_values(weight)
+    grids = {layout: grid_of(weight, layout, search, importance) for layout in layouts}
+    found = gptq_together(weight.float(), grids, compensation)
+    return [Stored(layout, grid_parts(weight, layout, found[layout]), weight) for layout in layouts]
+
+
+def check_values(weight: Tensor) -> None:
     if not weight.numel():
         raise LaqfiError("holds no values")
     if not weight.isfinite().all():
         raise LaqfiError("holds values that are not finite")
-    if layout.format.is_float:
-        parts = float_parts(weight, layout)
-    elif importance is None and (search == "fisher" or step is not None):
-        raise LaqfiError("has no Fisher information, which the search fisher and open grids work by")
-    elif step is not None:
-        layout, parts = open_parts(weight.float(), layout, step, importance, ROUNDINGS.find(rounding), compensation)
-    else:
-        groups = layout.grouped(layout.matrix(weight.float()))
-        weights = None if importance is None else layout.grouped(layout.matrix(importance.float()))
-        grid = fit_grid(groups, layout.format, search, weights)
-        codes = ROUNDINGS.find(rounding)(weight.float(), layout, grid, compensation)
-        if not codes.scale.isfinite().all():
-            raise LaqfiError(f"does not fit scales in float16; largest |w| is {weight.abs().max().item():g}")
-        parts = layout.parts(codes)
-    return Stored(layout, parts, weight)
+
+
+def grid_of(weight: Tensor, layout: Layout, search: Search, importance: Tensor | None) -> Codes:
+    """The grid of every group, with the nearest codes."""
+    groups = layout.grouped(layout.matrix(weight.float()))
+    weights = None if importance is None else layout.grouped(layout.matrix(importance.float()))
+    return fit_grid(groups, layout.format, search, weights)
+
+
+def grid_parts(weight: Tensor, layout: Layout, codes: Codes) -> dict[str, Tensor]:
+    if not codes.scale.isfinite().all():
+        raise LaqfiError(f"does not fit scales in float16; largest |w| is {weight.abs().max().item():g}")
+    return layout.parts(codes)
 
 
 def open_parts(
