@@ -9,9 +9,10 @@ import laqfi.stages  # isort: skip  # sets what it sets before NumPy is loaded
 import argparse
 import copy
 import os
+import sys
 import tempfile
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -138,9 +139,17 @@ def dead_positions(images: Tensor, folder: Path) -> dict:
     }
 
 
+def versions() -> dict[str, str]:
+    """Of what is compared; ends the program, before the long work, where one is missing."""
+    try:
+        return {one: version(one) for one in ("torch", "diffusers", "sdnq", "optimum-quanto")}
+    except PackageNotFoundError as error:
+        sys.exit(f"error: {error.name} is not installed; `make bench` installs it")
+
+
 def run(data: Path, out: Path, images: int, steps: int) -> None:
     """Write head_to_head.md, and its numbers as head_to_head.json."""
-    started = time.perf_counter()
+    started, compared_versions = time.perf_counter(), versions()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         given = subjects(data, folder, images, steps)
@@ -148,7 +157,7 @@ def run(data: Path, out: Path, images: int, steps: int) -> None:
         dead = dead_positions(given[0].train_images, folder)
     results = {
         "name": memory.device_name("cpu"),
-        "versions": {one: version(one) for one in ("torch", "diffusers", "sdnq", "optimum-quanto")},
+        "versions": compared_versions,
         "threads": torch.get_num_threads(),
         "images": images * len(HOW.seeds),
         "networks": [head_page.numbers(one) for one in found],
