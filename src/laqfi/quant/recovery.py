@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from laqfi.base import files
-from laqfi.base.device import deterministic, tf32, upload
+from laqfi.base.device import captured, deterministic, tf32, upload
 from laqfi.base.errors import LaqfiError
 from laqfi.base.random import generator
 from laqfi.diffusion.process import add_noise
@@ -111,6 +111,7 @@ class Recovery:
         self.checks = {0, *(iterations - (iterations >> k) for k in range(1, CHECKS + 1))} if self.limited else set()
         self.weights = sum(one.places.numel() for one in self.codes)
         self.allowed = math.inf  # bits of a code
+        self.gradients = captured(self.loss_and_gradients, self.device)
 
     @property
     def limited(self) -> bool:
@@ -124,9 +125,11 @@ class Recovery:
     def check_size(self) -> None:
         self.allowed = self.bits().item() - 8 * self.over() / self.weights
 
-    def error(self, draw: Draw, iteration: int) -> Tensor:
+    def drawn(self, draw: Draw, iteration: int) -> list[Tensor]:
+        return [upload(one, self.device) for one in draw(iteration)]
+
+    def error(self, x: Tensor, t: Tensor) -> Tensor:
         """Mean squared difference of the predicted noise to the teacher's."""
-        x, t = (upload(one, self.device) for one in draw(iteration))
         with torch.no_grad():
             expected = self.teacher(x, t)
         return (self.student(x, t) - expected).square().mean()
@@ -135,9 +138,8 @@ class Recovery:
         """One iteration; its loss."""
         if self.step in self.checks:
             self.check_size()
-        self.optimizer.zero_grad()
-        loss = self.error(self.draws[0], self.step)
-        (loss + self.price * (self.bits() - self.allowed).clamp(min=0) if self.limited else loss).backward()
+        allowed = torch.tensor(self.allowed, dtype=torch.float32)
+        loss = self.gradients(*self.drawn(self.draws[0], self.step), upload(allowed, self.device))
         share = learning_rate(self.step, self.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * share
@@ -145,12 +147,19 @@ class Recovery:
         for one in self.learned.values():
             one.keep_in_range()
         self.step += 1
+        return loss
+
+    def loss_and_gradients(self, x: Tensor, t: Tensor, allowed: Tensor) -> Tensor:
+        """The loss on x_t; its gradients, those of what the bits of codes cost among them, are then the parameters'."""
+        self.optimizer.zero_grad()
+        loss = self.error(x, t)
+        (loss + self.price * (self.bits() - allowed).clamp(min=0) if self.limited else loss).backward()
         return loss.detach()
 
     @torch.no_grad()
     def tried_error(self) -> float:
         """On what nothing is learned from."""
-        return sum(self.error(self.draws[1], iteration).item() for iteration in range(TRIED)) / TRIED
+        return sum(self.error(*self.drawn(self.draws[1], one)).item() for one in range(TRIED)) / TRIED
 
     def state(self) -> dict[str, Tensor]:
         tensors = {f"value.{name}": parameter for name, parameter in self.parameters.items()}

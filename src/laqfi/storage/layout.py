@@ -91,10 +91,10 @@ class Layout:
     def weight(self, matrix: Tensor) -> Tensor:
         """The inverse of `matrix`, zero where nothing is stored."""
         channels = (self.rows, *(size for i, size in enumerate(self.shape) if i != self.axis))
-        if self.taps is not None:
-            whole = matrix.new_zeros(*channels[:2], self.kernel)
-            whole[:, :, list(self.taps)] = matrix.reshape(*channels[:2], len(self.taps))
-            matrix = whole
+        if self.taps is not None:  # without indices, which a CUDA graph could not upload
+            dead = matrix.new_zeros(channels[:2])
+            live = dict(zip(self.taps, matrix.reshape(*channels[:2], len(self.taps)).unbind(2), strict=True))
+            matrix = torch.stack([live.get(place, dead) for place in range(self.kernel)], 2)
         return matrix.reshape(channels).movedim(0, self.axis)
 
     def grouped(self, matrix: Tensor) -> Tensor:
