@@ -66,15 +66,17 @@ def measure(
     each of `timesteps` (none: eight, in the middle of equal stretches), `chunk` images at a time, with noise and signs
     drawn from `seed`. The model is left as it was.
 
-    A layer without a curvature (convolutions in groups or of other dimensions than two, weights that layers share) is
-    rounded to nearest, which a warning says. Raises LaqfiError, before anything is measured, for a model, images or
-    schedule that cannot be.
+    A layer without a curvature (convolutions in groups or of other dimensions than two, weights that layers share, or
+    that are read without a call of their layer) is rounded to nearest, which a warning says. Raises LaqfiError, before
+    anything is measured, for a model, images or schedule that cannot be: a call of the model is tried first, at the
+    first and the last timestep.
     """
     denoiser, alphas_cumprod = called(model, schedule, embeddings)
-    how = {"timesteps": timesteps or spread(len(alphas_cumprod) - 1), "chunk": chunk, "seed": seed}
+    timesteps = spread(len(alphas_cumprod) - 1) if timesteps is None else list(timesteps)
+    how = {"timesteps": timesteps, "chunk": chunk, "seed": seed}
     fisher = fisher_maps(denoiser, images, alphas_cumprod, bins=[len(alphas_cumprod) - 1], **how).per_weight
     known = dict(curvature.compensations(denoiser, images, alphas_cumprod, **how))
-    if missing := [t.name for t in unmeasured(model) if t.is_matrix and t.name not in known]:
+    if missing := [t.name for t in unmeasured(model) if t.is_matrix and known.get(t.name) is None]:
         warnings.warn(f"rounded to nearest, because no curvature is known of it: {', '.join(missing)}", stacklevel=2)
     return Measured(fisher, known | dict.fromkeys(missing))
 

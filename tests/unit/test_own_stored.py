@@ -118,6 +118,47 @@ def test_a_transposed_convolution_is_told_its_output_size(tmp_path):
     assert torch.equal(packed(X2), plain(X2))
 
 
+class Named(nn.Module):
+    """Layers that get their input by its name, which is another one for `RMSNorm`."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.norm, self.layer, self.last = (
+            nn.Embedding(9, 6),
+            nn.RMSNorm(6),
+            nn.Conv1d(4, 4, 1),
+            nn.Linear(6, 6),
+        )
+
+    def forward(self, x, timestep=None):
+        return self.last(input=self.layer(input=self.norm(x=x + self.table(input=torch.arange(4)))))
+
+
+class Reading(nn.Module):
+    """A weight that is a tensor to whoever reads it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.square = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(6, 6, bias=False)
+
+    def forward(self, x, timestep=None):
+        weight, square = self.layer.weight, self.square.weight
+        standard = (weight - weight.mean((1, 2, 3), keepdim=True)) / weight.std() * 2.0
+        x = F.conv2d(x, standard, self.layer.bias, padding=1) + 0.5 * weight[0, 0, 0, 0] - weight.detach().sum()
+        return x @ square.t() + x @ (2 - square) + x @ -square.to(x.dtype) + (square @ x.mT).mT * square.size(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("make", "x"), [(Named, torch.randn(2, 4, 6)), (Reading, torch.randn(2, 4, 7, 6))])
+def test_layers_are_called_and_read_as_before(make, x, tmp_path):
+    torch.manual_seed(0)
+    plain, packed = reloaded(make(), tmp_path, make=make)
+    torch.testing.assert_close(packed(x), plain(x), rtol=1e-5, atol=1e-5)
+    packed.half()(x.half())
+    packed.float()
+    torch.testing.assert_close(packed(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
 class Shared(nn.Module):
     """A layer under two names and in a list, tied weights of two layers, and one that is read outside of its layer."""
 
@@ -207,7 +248,22 @@ class Standardized(nn.Conv2d):
         return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
 
 
+def made_in_inference_mode():
+    with torch.inference_mode():
+        return nn.Linear(4, 4)
+
+
+def patched(name):
+    """As programs do that tile, trace or move a model."""
+    layer = nn.Conv2d(4, 4, 3)
+    setattr(layer, name, getattr(layer, name))
+    return layer
+
+
 REFUSED = {
+    "another forward": (lambda: patched("forward"), r"layers\.1: has a 'forward' of its own"),
+    "another convolution": (lambda: patched("_conv_forward"), r"layers\.1: has a '_conv_forward' of its own"),
+    "inference": (made_in_inference_mode, r"layers\.1\.weight: was made in inference mode"),
     "weight norm": (
         lambda: weight_norm(nn.Conv2d(4, 4, 3)),
         r"layers\.1: holds 'weight_g', allowed are weight and bias",

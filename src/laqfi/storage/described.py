@@ -87,7 +87,7 @@ def described(metadata: dict, path: Path) -> tuple[nn.Module, Header]:
             model = families.build(checked.model, tuple(checked.image))
     except ValidationError as error:
         raise LaqfiError(f"{path}: the metadata describes no model ({first_line(error)})") from error
-    except (RuntimeError, ValueError) as error:  # sizes beyond what PyTorch counts, or no such images
+    except (RuntimeError, TypeError, ValueError) as error:  # sizes beyond what PyTorch counts, no such images or layers
         raise LaqfiError(f"{path}: the metadata describes no model ({' '.join(str(error).split())})") from error
     return model, checked
 
