@@ -404,6 +404,56 @@ def test_stored_batch_norms_leave_their_statistics_and_those_of_the_model_stay(t
     assert "layers.0.running_var" in packed.state_dict()
 
 
+class Buffered(nn.Module):
+    """Frequencies by chance and statistics, which no parameter tells of, and one buffer that it makes for itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.layer = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+        self.register_buffer("frequencies", torch.randn(4, dtype=torch.float64))
+        self.register_buffer("order", torch.randperm(4))
+        self.register_buffer("mask", torch.rand(6) > 0.5)
+        self.register_buffer("made", torch.arange(4), persistent=False)
+        self.shared = self.norm
+
+    def forward(self, x, timestep=None):
+        x = self.layer(self.norm(x)[:, self.order]) * self.frequencies.to(x.dtype)[:, None, None]
+        return x[:, self.made] * self.mask
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("coding", [None, "ans"])
+def test_buffers_are_in_the_file(coding, tmp_path):
+    torch.manual_seed(0)
+    model = Buffered()
+    model(X2)
+    stored = laqfi.quantize(model.eval(), Measured(ones(model)), policy="bits", format="int5")
+    laqfi.save(stored, tmp_path / "own.safetensors", coding)
+    plain, packed = with_deltas(model, stored), Buffered().eval()
+    laqfi.load(packed, tmp_path / "own.safetensors")
+    assert torch.equal(packed(X2), plain(X2))
+    assert all(torch.equal(one, dict(packed.named_buffers())[name]) for name, one in model.named_buffers())
+    half = Buffered().eval().half()
+    laqfi.load(half, tmp_path / "own.safetensors")
+    torch.testing.assert_close(half(X2.half()).float(), plain(X2), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["frequencies", "mask"])
+def test_buffers_of_another_model_are_refused_and_it_is_left(name, tmp_path):
+    model, other = Buffered(), Buffered()
+    laqfi.save(laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4"), tmp_path / "own.safetensors")
+    setattr(other, name, getattr(other, name)[:3])
+    with pytest.raises(LaqfiError, match=rf"own\.safetensors: the buffer {name} is \(\d,\), allowed is \(3,\)$"):
+        laqfi.load(other, tmp_path / "own.safetensors")
+    assert type(other.layer) is nn.Conv2d
+
+
+def test_what_quantize_did_not_give_is_not_saved(tmp_path):
+    with pytest.raises(LaqfiError, match=r"^weight: found a Tensor, allowed is what quantize gives$"):
+        laqfi.save(nn.Linear(2, 2).state_dict(), tmp_path / "own.safetensors")
+    assert not [*tmp_path.iterdir()]
+
+
 @torch.no_grad()
 def test_hooks_of_a_layer_are_called_when_it_is_stored(tmp_path):
     model = Wrapped(nn.Linear(4, 4))

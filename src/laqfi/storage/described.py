@@ -14,13 +14,14 @@ from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.models import families
 from laqfi.models.scheduler import alphas_cumprod
+from laqfi.storage import kept
 from laqfi.storage.activations import Inputs
 from laqfi.storage.correction import Correction
 from laqfi.storage.kinds import full_name
 from laqfi.storage.modules import output_axis
 
 VERSION = 2  # of the format of model files
-EXTRAS = {"activations": Inputs, "correction": Correction}  # what a file may hold beside the weights, by key
+EXTRAS = {"activations": Inputs, "correction": Correction, kept.PART: kept.Buffers}  # what may be beside the weights
 
 
 def output_axes(model: nn.Module) -> dict[str, int]:
