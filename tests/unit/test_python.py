@@ -190,6 +190,11 @@ def test_a_schedule_that_learns_and_timesteps_of_any_kind_are_taken(alphas_cumpr
         laqfi.measure(model, IMAGES, alphas_cumprod, timesteps=[])
 
 
+def test_images_of_another_scale_are_measured_with_a_warning(alphas_cumprod):
+    with pytest.warns(UserWarning, match=r"^images: lie in \[0, 1\], expected is \[-1, 1\]"):
+        laqfi.measure(small_model(), (IMAGES + 1) / 2, alphas_cumprod, **HOW)
+
+
 def test_a_weight_that_is_read_without_its_layer_has_no_curvature(alphas_cumprod):
     class Reading(nn.Module):
         def __init__(self):

@@ -119,6 +119,12 @@ def pickled(folder: Path) -> None:
     unet.rename(unet.with_suffix(".bin"))
 
 
+def louder(folder: Path) -> None:
+    unet = tiny_unet()
+    unet.conv_in.weight.data.mul_(1e9)
+    unet.save_pretrained(folder / "unet")
+
+
 def edited(name: str, **change):
     def edit(folder: Path) -> None:
         config = json.loads((folder / name).read_text()) | change
@@ -141,6 +147,7 @@ FOLDERS = {
     ),
     "groups that do not divide": (edited("unet/config.json", norm_num_groups=3), r"must be divisible by num_groups"),
     "a number as text": (edited("unet/config.json", norm_num_groups="4"), r"model: the metadata describes no model"),
+    "weights beyond float16": (louder, r"model: conv_in\.weight holds 3\..*e\+08, allowed is up to 65504"),
     "damaged weights": (
         lambda folder: (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"no"),
         r"not a readable safetensors file",

@@ -1,5 +1,6 @@
 """What a model is measured on and how it is set while it is: checked before the first image."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,6 +74,8 @@ def check_images(images: Tensor) -> None:
         raise LaqfiError(f"images: are {list(images.shape)}, allowed is [N, C, H, W]")
     if not images.abs().max() <= LARGEST:  # NaN is not, either
         raise LaqfiError(f"images: lie in [{images.min():g}, {images.max():g}], allowed are floats in [-1, 1]")
+    if images.min() >= 0 and images.max() <= 1:
+        warnings.warn("images: lie in [0, 1], expected is [-1, 1], as images * 2 - 1 do", stacklevel=2)
 
 
 def check_schedule(alphas_cumprod: Tensor, last: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from laqfi.storage.model_file import model_of
 
 HELD_OUT = 16  # images that the predicted noise is compared on
 PIXELS = 16 * 32 * 32  # at a time, where `chunk` is not given
+LARGEST = torch.finfo(torch.float16).max
 FEWEST = 6  # images whose median has an interval
 
 
@@ -81,6 +82,7 @@ def quantize_folder(asked: Asked) -> Cost:
     with timed(seconds, "reading"):
         train, held_out = images_of(asked, image)
         weights = diffusers_unet.weights(settings, asked.folder, image)
+        check_sizes(asked.folder, weights)
         given = {} if asked.embeddings is None else diffusers_unet.given(settings, asked.embeddings)
     base, alphas_cumprod, _ = model_of(weights | given, about, asked.folder, default_device())
 
@@ -143,6 +145,13 @@ def check(asked: Asked, settings: Diffusers, image: tuple[int, int, int]) -> Non
         check_place(asked.out)
     except OSError as error:
         raise LaqfiError(f"{asked.out}: cannot be written ({error.strerror})") from error
+
+
+def check_sizes(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Raises LaqfiError, with the name, for weights beyond float16, in which scales and norms are."""
+    for name, weight in weights.items():
+        if (found := weight.abs().max().item()) > LARGEST:
+            raise LaqfiError(f"{folder}: {name} holds {found:g}, allowed is up to {LARGEST:g}, as float16 does")
 
 
 def check_place(out: Path) -> None:
