@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,6 +26,7 @@ from laqfi.sensitivity import curvature
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.sensitivity.fisher import fisher_maps
 from laqfi.storage.described import VERSION, output_axes, parted
+from laqfi.storage.kept import PART, Buffers, as_extra, buffers_of, check_buffers
 from laqfi.storage.kinds import CALLS
 from laqfi.storage.model_file import layouts_of
 from laqfi.storage.modules import load_stored
@@ -47,6 +49,12 @@ class Measured:
     compensations: Mapping[str, Compensation | None] = field(default_factory=dict)
 
 
+class Quantized(dict[str, Stored]):
+    """What is stored of every parameter, by its name, and the `buffers` of the model, which stay as they are."""
+
+    buffers: Mapping[str, Tensor] = MappingProxyType({})
+
+
 def measure(
     model: nn.Module,
     images: Tensor,
@@ -66,15 +74,17 @@ def measure(
     each of `timesteps` (none: eight, in the middle of equal stretches), `chunk` images at a time, with noise and signs
     drawn from `seed`. The model is left as it was.
 
-    A layer without a curvature (convolutions in groups or of other dimensions than two, weights that layers share) is
-    rounded to nearest, which a warning says. Raises LaqfiError, before anything is measured, for a model, images or
-    schedule that cannot be.
+    A layer without a curvature (convolutions in groups or of other dimensions than two, weights that layers share, or
+    that are read without a call of their layer) is rounded to nearest, which a warning says. Raises LaqfiError, before
+    anything is measured, for a model, images or schedule that cannot be: a call of the model is tried first, at the
+    first and the last timestep.
     """
     denoiser, alphas_cumprod = called(model, schedule, embeddings)
-    how = {"timesteps": timesteps or spread(len(alphas_cumprod) - 1), "chunk": chunk, "seed": seed}
+    timesteps = spread(len(alphas_cumprod) - 1) if timesteps is None else list(timesteps)
+    how = {"timesteps": timesteps, "chunk": chunk, "seed": seed}
     fisher = fisher_maps(denoiser, images, alphas_cumprod, bins=[len(alphas_cumprod) - 1], **how).per_weight
     known = dict(curvature.compensations(denoiser, images, alphas_cumprod, **how))
-    if missing := [t.name for t in unmeasured(model) if t.is_matrix and t.name not in known]:
+    if missing := [t.name for t in unmeasured(model) if t.is_matrix and known.get(t.name) is None]:
         warnings.warn(f"rounded to nearest, because no curvature is known of it: {', '.join(missing)}", stacklevel=2)
     return Measured(fisher, known | dict.fromkeys(missing))
 
@@ -94,16 +104,16 @@ def quantize(
     coding: str | None = None,
     sizes: Sizes | None = None,
     **options: Any,
-) -> dict[str, Stored]:
-    """Every parameter of `model` in the format that a policy gives it.
+) -> Quantized:
+    """Every parameter of `model` in the format that a policy gives it, and its buffers as they are.
 
     target: "8x" (times smaller than float32), "300kB" (bytes; also B, MB, GB, KiB, MiB, GiB), or as in params.yaml.
     Without `policy`, the formats are those of 2 to 8 bits and float16 that change the predicted noise least at this
     size, rounded by GPTQ. `policy` and `options` are the keys of a params.yaml block, all of which may be given.
-    Parameters outside of layers stay in float32. one_size: the model will only run on images of the size it was
-    measured at, so kernel positions that only met padding there are not stored. coding: that of `save`, by which
-    policies with a target of the file meet it. sizes: what a tensor takes where it will be, if in no file of `save`;
-    beside a target as text alone.
+    Parameters outside of layers stay in float32; buffers stay as they are, and a target of bytes does not count them.
+    one_size: the model will only run on images of the size it was measured at, so kernel positions that only met
+    padding there are not stored. coding: that of `save`, by which policies with a target of the file meet it. sizes:
+    what a tensor takes where it will be, if in no file of `save`; beside a target as text alone.
 
     Raises LaqfiError, before anything is rounded, for a model that cannot be stored, for numbers that are not of this
     model, for an unknown policy, for one that goes by the groups of a model's family, which a network of one's own does
@@ -118,7 +128,11 @@ def quantize(
     except ValidationError as error:
         raise LaqfiError(first_line(error, policy)) from error
     check_options(tensors, dict(checked))
-    return store_all(tensors, decide(tensors, file_size(tensors, metadata_of(coding))))
+    buffers = buffers_of(model)
+    about, given = as_extra(buffers)
+    stored = Quantized(store_all(tensors, decide(tensors, file_size(tensors, metadata_of(coding) | about, given))))
+    stored.buffers = buffers
+    return stored
 
 
 def settled(target: str | Mapping | None, policy: str | None, options: Mapping) -> tuple[str, dict]:
@@ -219,9 +233,13 @@ def check_options(tensors: list[Evidence], options: Mapping) -> None:
 def save(stored: Mapping[str, Stored], path: str | Path, coding: str | None = None) -> None:
     """One safetensors file with a checksum, its formats in the header; with the `coding` "ans" smaller, without loss.
 
-    Raises LaqfiError for another coding.
+    Raises LaqfiError for another coding, and for what is nothing that `quantize` gives.
     """
-    write_stored(Path(path), *as_file(stored, metadata_of(coding)))
+    for name, one in stored.items():
+        if not isinstance(one, Stored):
+            raise LaqfiError(f"{name}: found a {type(one).__name__}, allowed is what quantize gives")
+    about, given = as_extra(getattr(stored, "buffers", {}))
+    write_stored(Path(path), *as_file(stored, metadata_of(coding) | about, given))
 
 
 def metadata_of(coding: str | None) -> dict:
@@ -231,7 +249,7 @@ def metadata_of(coding: str | None) -> dict:
 
 
 def load(model: nn.Module, path: str | Path) -> None:
-    """Put the packed tensors of the file into `model`, in place; its buffers stay, and so do its devices.
+    """Put the packed tensors of the file, and the buffers, into `model`, in place; its devices stay.
 
     Its layers hold no other weights then; a layer's `weight` tells dtype, shape and device of what it stands for. The
     model has no parameters but those outside of layers. Raises LaqfiError, and leaves the model as it is, if that
@@ -240,9 +258,17 @@ def load(model: nn.Module, path: str | Path) -> None:
     check_storable(model)
     tensors, metadata = read_stored(path := Path(path), model)
     tensors, _ = parted(tensors, metadata)
+    buffers = Buffers.model_validate(metadata[PART]).tensors(tensors.pop(PART)) if PART in metadata else {}
+    try:
+        check_buffers(model, buffers)
+    except LaqfiError as error:
+        raise LaqfiError(f"{path}: {error}") from error
     layouts = layouts_of(tensors, metadata, model, path)
     nominal = {module: like_first(module) for module in model.modules() if is_asked(module)}
     load_stored(model, layouts, tensors)
+    for name, buffer in model.named_buffers():
+        if name in buffers:
+            buffer.detach().copy_(buffers[name])
     # Who asks a module for its dtype looks at its first tensor: not at a scale in float16, but at this one of no bytes.
     for module, first in nominal.items():
         module._buffers = {"_nominal": first} | module._buffers

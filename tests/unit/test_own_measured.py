@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 import laqfi
 from laqfi.api import Measured
@@ -110,7 +111,66 @@ def hooked():
     return layer
 
 
+class Experts(nn.Module):
+    """Layers that not every image passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.dark, self.bright = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        bright, found = x[:, 0, 0, 0] > x.new_tensor(-0.1), torch.empty_like(x)
+        found[bright] = self.bright(x[bright])
+        found[~bright] = self.dark(x[~bright])
+        return found
+
+
+class Table(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(3, 2, sparse=True)
+
+    def forward(self, x):
+        return x + self.table((x[:, 0, 0, 0] > 0).long())[:, :, None, None]
+
+
+class Sized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(2, 2, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(2, 2, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        return self.up(self.down(x), output_size=x.shape[2:])
+
+
+class Functional(nn.Module):
+    """A weight that is read without a call of its layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        return F.conv2d(x, self.layer.weight)
+
+
+def hooked_backward():
+    layer = nn.Conv2d(2, 2, 3, padding=1)
+    layer.register_full_backward_hook(lambda module, inner, outer: None)
+    return layer
+
+
 MODELS = {
+    "some images": lambda: Chain(nn.Conv2d(2, 2, 1), Experts()),
+    "sparse table": lambda: Chain(Table(), nn.Conv2d(2, 2, 1)),
+    "output size": lambda: Chain(Sized()),
+    "functional": lambda: Chain(Functional()),
+    "a backward hook": lambda: Chain(hooked_backward()),
+    "checkpointed": lambda: Chain(nn.Conv2d(2, 2, 1), how=lambda layer, x: checkpoint(layer, x, use_reentrant=False)),
+    "transposed, padded beyond its kernel": lambda: Chain(
+        nn.ConvTranspose2d(2, 2, 3, padding=3), nn.ConvTranspose2d(2, 2, 5)
+    ),
     **{
         mode: lambda mode=mode: Chain(nn.Conv2d(2, 2, 3, padding=1, padding_mode=mode))
         for mode in ("circular", "reflect")
@@ -147,6 +207,15 @@ def test_fisher_information_is_that_of_single_backward_passes(make):
     model = make()
     for name, expected in by_single_backward_passes(model).items():
         torch.testing.assert_close(fisher_of(model)[name], expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_model_that_casts_to_half_by_itself_is_measured():
+    torch.manual_seed(0)
+    model = Chain(nn.Conv2d(2, 2, 3, padding=1), nn.GroupNorm(1, 2), nn.Conv2d(2, 2, 1))
+    model.how = torch.autocast("cpu", torch.bfloat16)(model.how)
+    for name, expected in by_single_backward_passes(model).items():
+        torch.testing.assert_close(fisher_of(model)[name], expected, rtol=0.05, atol=1e-3, msg=name)
+    assert dict(curvature_of(model))["layers.2.weight"].pivots.dtype == torch.float32
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -202,6 +271,26 @@ def test_a_model_is_left_as_it_was(measure, context):
         assert (one.grad is None and other.grad is None) or torch.equal(one.grad, torch.full_like(one, 7))
 
 
+@both
+def test_what_a_call_writes_into_buffers_is_undone_and_what_the_caller_learns_is_left(measure):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.inner = nn.Conv2d(2, 2, 1), nn.Module()
+            self.inner.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("last", None)
+            self.register_buffer("mean", torch.zeros(()))
+
+        def forward(self, x, timestep):
+            self.inner.calls += 1
+            self.mean = x.mean()
+            return self.layer(x)
+
+    model, images, alphas = Counting(), IMAGES.clone().requires_grad_(), ALPHAS.clone().requires_grad_()
+    dict(measure(model, images, alphas.detach()))
+    assert (model.inner.calls, model.mean, images.grad) == (0, 0, None)
+
+
 class Output(nn.Module):
     """A network whose output is made of its prediction."""
 
@@ -231,8 +320,81 @@ def test_an_output_that_is_not_the_noise_is_refused(measure, change, message):
         measure(Output(change))
 
 
+class Two(nn.Module):
+    """Two layers, the second of which gets what `way` makes of the first."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.first, self.last, self.way = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), way
+
+    def forward(self, x, timestep):
+        return self.last(self.way(self.first, x, timestep))
+
+
+def by_numpy(layer, x, timestep):
+    return torch.from_numpy(layer(x).detach().numpy())
+
+
+UNREACHED = r"first\.weight: no derivative of the output reaches it"
+BATCHED = "the model predicts other noise in an image alone than beside another one"
+OVERWRITTEN = "the model overwrites the images or timesteps that it is given"
+FAILING = r"the model fails for images \[\d, 2, 8, 8\] and timesteps \[30.*\]: "
+UNFIT = {
+    "detached": (lambda layer, x, t: layer(x).detach(), UNREACHED),
+    "without gradients": (torch.no_grad()(lambda layer, x, t: layer(x)), UNREACHED),
+    "in inference mode": (torch.inference_mode()(lambda layer, x, t: layer(x).clone()), UNREACHED + "|" + FAILING),
+    "by its data": (lambda layer, x, t: F.conv2d(x, layer.weight.data), UNREACHED),
+    "by NumPy": (by_numpy, UNREACHED),
+    "an old checkpoint": (lambda layer, x, t: checkpoint(layer, x, use_reentrant=True), UNREACHED),
+    "the mean of a batch": (lambda layer, x, t: layer(x) - layer(x).mean(0, keepdim=True), BATCHED),
+    "statistics of a batch": (lambda layer, x, t: F.batch_norm(layer(x), None, None, training=True), BATCHED),
+    "chance": (lambda layer, x, t: F.dropout(layer(x), 0.5, training=True), BATCHED),
+    "images in place": (lambda layer, x, t: layer(x.mul_(2)), OVERWRITTEN),
+    "timesteps in place": (lambda layer, x, t: layer(x) * t.sub_(1)[:, None, None, None], OVERWRITTEN),
+    "other channels": (lambda layer, x, t: layer(x[:, :1]), FAILING + "RuntimeError: Given groups=1"),
+    "too few classes": (lambda layer, x, t: layer(x) + F.embedding(t, x.new_ones(9, 8))[:, None, None], FAILING),
+    "one timestep": (lambda layer, x, t: layer(x) * t.item(), FAILING),
+    "no numbers": (lambda layer, x, t: layer(x) / 0 * 0, "the model gives values that are not finite at timestep 30"),
+}
+
+
+@both
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("way", "message"), UNFIT.values(), ids=UNFIT)
+def test_a_model_that_would_be_measured_wrong_is_refused_before_it_is(measure, way, message, monkeypatch):
+    monkeypatch.setattr("laqfi.sensitivity.fisher.summed", None)
+    torch.manual_seed(0)
+    model = Two(way)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(LaqfiError, match=rf"^({message})[^\n]*$"):
+        measure(model)
+    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
+
+
+def test_a_call_at_the_last_timestep_fails_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr("laqfi.sensitivity.fisher.summed", None)
+    model = Two(lambda layer, x, t: layer(x) + F.embedding(t, x.new_ones(50, 8))[:, None, None])
+    with pytest.raises(LaqfiError, match=r"^the model fails for images .* and timesteps \[60, 60\]: IndexError"):
+        fisher_of(model, timesteps=[30, 60])
+
+
+@both
+def test_weights_that_are_not_finite_are_refused(measure):
+    model = Chain(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
+    model.layers[1].weight.data[0, 0] = torch.inf
+    with pytest.raises(LaqfiError, match=r"^layers\.1\.weight: holds values that are not finite$"):
+        measure(model)
+
+
 ALPHAS = linear_alphas_cumprod(100, 0.001, 0.1)
 INPUTS = {
+    "an array": ({"images": IMAGES.numpy()}, r"images: found a ndarray, allowed is a tensor"),
+    "a list": ({"images": [*IMAGES]}, r"images: found a list"),
+    "no products": (
+        {"alphas": torch.cat([torch.ones(1), 1 - torch.linspace(1e-4, 0.02, 100)])},
+        "alphas_cumprod: ends",
+    ),
+    "nothing but ones": ({"alphas": torch.ones(101)}, "alphas_cumprod: ends with 1, allowed is up to 0.5"),
     "bytes": ({"images": torch.zeros(2, 2, 8, 8, dtype=torch.uint8)}, r"images: are torch\.uint8, allowed are floats"),
     "integers": ({"images": torch.zeros(2, 2, 8, 8, dtype=torch.long)}, r"images: are torch\.int64"),
     "up to 255": ({"images": (IMAGES + 1) * 127.5}, r"images: lie in \["),

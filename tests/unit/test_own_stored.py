@@ -118,6 +118,47 @@ def test_a_transposed_convolution_is_told_its_output_size(tmp_path):
     assert torch.equal(packed(X2), plain(X2))
 
 
+class Named(nn.Module):
+    """Layers that get their input by its name, which is another one for `RMSNorm`."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.norm, self.layer, self.last = (
+            nn.Embedding(9, 6),
+            nn.RMSNorm(6),
+            nn.Conv1d(4, 4, 1),
+            nn.Linear(6, 6),
+        )
+
+    def forward(self, x, timestep=None):
+        return self.last(input=self.layer(input=self.norm(x=x + self.table(input=torch.arange(4)))))
+
+
+class Reading(nn.Module):
+    """A weight that is a tensor to whoever reads it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.square = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(6, 6, bias=False)
+
+    def forward(self, x, timestep=None):
+        weight, square = self.layer.weight, self.square.weight
+        standard = (weight - weight.mean((1, 2, 3), keepdim=True)) / weight.std() * 2.0
+        x = F.conv2d(x, standard, self.layer.bias, padding=1) + 0.5 * weight[0, 0, 0, 0] - weight.detach().sum()
+        return x @ square.t() + x @ (2 - square) + x @ -square.to(x.dtype) + (square @ x.mT).mT * square.size(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("make", "x"), [(Named, torch.randn(2, 4, 6)), (Reading, torch.randn(2, 4, 7, 6))])
+def test_layers_are_called_and_read_as_before(make, x, tmp_path):
+    torch.manual_seed(0)
+    plain, packed = reloaded(make(), tmp_path, make=make)
+    torch.testing.assert_close(packed(x), plain(x), rtol=1e-5, atol=1e-5)
+    packed.half()(x.half())
+    packed.float()
+    torch.testing.assert_close(packed(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
 class Shared(nn.Module):
     """A layer under two names and in a list, tied weights of two layers, and one that is read outside of its layer."""
 
@@ -207,7 +248,22 @@ class Standardized(nn.Conv2d):
         return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
 
 
+def made_in_inference_mode():
+    with torch.inference_mode():
+        return nn.Linear(4, 4)
+
+
+def patched(name):
+    """As programs do that tile, trace or move a model."""
+    layer = nn.Conv2d(4, 4, 3)
+    setattr(layer, name, getattr(layer, name))
+    return layer
+
+
 REFUSED = {
+    "another forward": (lambda: patched("forward"), r"layers\.1: has a 'forward' of its own"),
+    "another convolution": (lambda: patched("_conv_forward"), r"layers\.1: has a '_conv_forward' of its own"),
+    "inference": (made_in_inference_mode, r"layers\.1\.weight: was made in inference mode"),
     "weight norm": (
         lambda: weight_norm(nn.Conv2d(4, 4, 3)),
         r"layers\.1: holds 'weight_g', allowed are weight and bias",
@@ -346,6 +402,56 @@ def test_stored_batch_norms_leave_their_statistics_and_those_of_the_model_stay(t
     assert torch.equal(packed(X2), plain.eval()(X2))
     assert torch.equal(packed.layers[0].running_mean, model.layers[0].running_mean)
     assert "layers.0.running_var" in packed.state_dict()
+
+
+class Buffered(nn.Module):
+    """Frequencies by chance and statistics, which no parameter tells of, and one buffer that it makes for itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.layer = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+        self.register_buffer("frequencies", torch.randn(4, dtype=torch.float64))
+        self.register_buffer("order", torch.randperm(4))
+        self.register_buffer("mask", torch.rand(6) > 0.5)
+        self.register_buffer("made", torch.arange(4), persistent=False)
+        self.shared = self.norm
+
+    def forward(self, x, timestep=None):
+        x = self.layer(self.norm(x)[:, self.order]) * self.frequencies.to(x.dtype)[:, None, None]
+        return x[:, self.made] * self.mask
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("coding", [None, "ans"])
+def test_buffers_are_in_the_file(coding, tmp_path):
+    torch.manual_seed(0)
+    model = Buffered()
+    model(X2)
+    stored = laqfi.quantize(model.eval(), Measured(ones(model)), policy="bits", format="int5")
+    laqfi.save(stored, tmp_path / "own.safetensors", coding)
+    plain, packed = with_deltas(model, stored), Buffered().eval()
+    laqfi.load(packed, tmp_path / "own.safetensors")
+    assert torch.equal(packed(X2), plain(X2))
+    assert all(torch.equal(one, dict(packed.named_buffers())[name]) for name, one in model.named_buffers())
+    half = Buffered().eval().half()
+    laqfi.load(half, tmp_path / "own.safetensors")
+    torch.testing.assert_close(half(X2.half()).float(), plain(X2), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["frequencies", "mask"])
+def test_buffers_of_another_model_are_refused_and_it_is_left(name, tmp_path):
+    model, other = Buffered(), Buffered()
+    laqfi.save(laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4"), tmp_path / "own.safetensors")
+    setattr(other, name, getattr(other, name)[:3])
+    with pytest.raises(LaqfiError, match=rf"own\.safetensors: the buffer {name} is \(\d,\), allowed is \(3,\)$"):
+        laqfi.load(other, tmp_path / "own.safetensors")
+    assert type(other.layer) is nn.Conv2d
+
+
+def test_what_quantize_did_not_give_is_not_saved(tmp_path):
+    with pytest.raises(LaqfiError, match=r"^weight: found a Tensor, allowed is what quantize gives$"):
+        laqfi.save(nn.Linear(2, 2).state_dict(), tmp_path / "own.safetensors")
+    assert not [*tmp_path.iterdir()]
 
 
 @torch.no_grad()

@@ -165,6 +165,50 @@ def test_what_says_nothing_of_the_prediction_is_refused(alphas_cumprod):
         laqfi.measure(small_model(), IMAGES, diffusers.DDPMScheduler(**SCHEDULE, prediction_type="v_prediction"))
 
 
+@pytest.mark.parametrize("key", ["timestep_type", "use_flow_sigmas"])
+def test_a_scheduler_that_gives_the_network_other_times_is_refused(key):
+    made = {
+        "timestep_type": diffusers.EulerDiscreteScheduler(**SCHEDULE, timestep_type="continuous"),
+        "use_flow_sigmas": diffusers.DPMSolverMultistepScheduler(**SCHEDULE, use_flow_sigmas=True),
+    }[key]
+    with pytest.raises(LaqfiError, match=rf"^scheduler\.{key}: found .*, allowed is "):
+        laqfi.measure(small_unet(), IMAGES, made)
+
+
+def test_what_is_no_model_is_refused(alphas_cumprod):
+    pipeline = diffusers.DDPMPipeline(small_unet(), diffusers.DDPMScheduler(**SCHEDULE))
+    with pytest.raises(LaqfiError, match=r"^model: found a DDPMPipeline, allowed is a module of PyTorch"):
+        laqfi.measure(pipeline, IMAGES, alphas_cumprod)
+
+
+def test_a_schedule_that_learns_and_timesteps_of_any_kind_are_taken(alphas_cumprod):
+    model = small_model()
+    found = laqfi.measure(model, IMAGES, alphas_cumprod.clone().requires_grad_(), timesteps=range(59, 61))
+    expected = laqfi.measure(model, IMAGES, alphas_cumprod, timesteps=[59, 60])
+    assert torch.equal(found.fisher["last.weight"], expected.fisher["last.weight"])
+    with pytest.raises(LaqfiError, match=r"^timesteps: found \[\]"):
+        laqfi.measure(model, IMAGES, alphas_cumprod, timesteps=[])
+
+
+def test_images_of_another_scale_are_measured_with_a_warning(alphas_cumprod):
+    with pytest.warns(UserWarning, match=r"^images: lie in \[0, 1\], expected is \[-1, 1\]"):
+        laqfi.measure(small_model(), (IMAGES + 1) / 2, alphas_cumprod, **HOW)
+
+
+def test_a_weight_that_is_read_without_its_layer_has_no_curvature(alphas_cumprod):
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read, self.last = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 1, 1)
+
+        def forward(self, x, timestep):
+            return self.last(nn.functional.conv2d(x, self.read.weight, self.read.bias))
+
+    with pytest.warns(UserWarning, match="rounded to nearest, because no curvature is known of it: read.weight"):
+        measured = laqfi.measure(Reading(), IMAGES, alphas_cumprod, **HOW)
+    assert (measured.compensations["read.weight"], measured.compensations["last.weight"] is None) == (None, False)
+
+
 def test_layers_without_a_curvature_are_named_and_rounded_to_nearest(alphas_cumprod):
     model = small_model()
     model.norm = nn.Conv2d(8, 8, 1, groups=2)

@@ -119,6 +119,12 @@ def pickled(folder: Path) -> None:
     unet.rename(unet.with_suffix(".bin"))
 
 
+def louder(folder: Path) -> None:
+    unet = tiny_unet()
+    unet.conv_in.weight.data.mul_(1e9)
+    unet.save_pretrained(folder / "unet")
+
+
 def edited(name: str, **change):
     def edit(folder: Path) -> None:
         config = json.loads((folder / name).read_text()) | change
@@ -135,6 +141,13 @@ FOLDERS = {
     ),
     "latents": (edited("unet/config.json", in_channels=4, out_channels=4), r"allowed are squares of 1 or 3 channels"),
     "no square": (edited("unet/config.json", sample_size=[8, 16]), r"allowed are squares of 1 or 3 channels"),
+    "an unknown block": (
+        edited("unet/config.json", down_block_types=["No"]),
+        r"model: the metadata describes no model",
+    ),
+    "groups that do not divide": (edited("unet/config.json", norm_num_groups=3), r"must be divisible by num_groups"),
+    "a number as text": (edited("unet/config.json", norm_num_groups="4"), r"model: the metadata describes no model"),
+    "weights beyond float16": (louder, r"model: conv_in\.weight holds 3\..*e\+08, allowed is up to 65504"),
     "damaged weights": (
         lambda folder: (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"no"),
         r"not a readable safetensors file",
@@ -207,6 +220,22 @@ def test_folders_of_images_and_results_that_do_not_do_are_refused_before_any_wor
     refused(
         capsys, r"--scheduler: allowed is the config of one", lambda: quantize(places, tmp_path / "out", model="unet")
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file/out", r"file/out: cannot be written \(Not a directory\)"),
+        ("x" * 300, r"cannot be written \(File name too long\)"),
+        ("lost", "lost: is there already, allowed is a new or an empty folder"),
+        ("/proc/out", r"/proc/out: cannot be written"),  # where all may write, as it says
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(places, tmp_path, capsys, idle, place, message):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
+    refused(capsys, message, lambda: quantize(places, tmp_path / place))
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "lost"}
 
 
 def test_a_run_that_fails_leaves_no_folder(places, tmp_path, monkeypatch):

@@ -121,8 +121,8 @@ def read_all(path: Path) -> Tensor:
 
 def checked(found: Tensor, name: str) -> Tensor:
     """[classes, tokens, width]. Raises LaqfiError for other than finite floats so, or without the first axis."""
-    if found.dtype not in FLOATS:
-        raise LaqfiError(f"{name} is {found.dtype}, allowed are {' and '.join(map(str, FLOATS))}")
+    if (kind := getattr(found, "dtype", type(found).__name__)) not in FLOATS:
+        raise LaqfiError(f"{name} is {kind}, allowed are {' and '.join(map(str, FLOATS))}")
     if found.dim() not in (2, 3) or not found.numel():
         raise LaqfiError(f"{name} is {list(found.shape)}, allowed is [tokens, width] or [classes, tokens, width]")
     if not found.isfinite().all():

@@ -60,23 +60,26 @@ class Counted:
 
 def is_of_diffusers(model: nn.Module) -> bool:
     """Whether it is called as diffusers calls networks: with timesteps from 0, for an object that has a `sample`."""
-    return type(model).forward.__module__.startswith("diffusers.")
+    forward = getattr(type(model), "forward", None)  # which those of TorchScript do not tell
+    return getattr(forward, "__module__", "").startswith("diffusers.")
 
 
 def called(model: nn.Module, schedule: Any, embeddings: Tensor | None = None) -> tuple[nn.Module | Counted, Tensor]:
     """The model called as model(x, timestep) with timesteps from 1 for the noise, and its `alphas_cumprod` [T + 1].
 
     `schedule` is that table, or a scheduler of diffusers; `embeddings` are those of a conditional network. Raises
-    LaqfiError for a scheduler that is not known, for a network of diffusers without one, which says what the network
-    predicts, for embeddings that are not for it, and for a model of one's own that is said to predict something else
-    than the noise.
+    LaqfiError for what is no module, for a scheduler that is not known, for a network of diffusers without one, which
+    says what the network predicts, for embeddings that are not for it, and for a model of one's own that is said to
+    predict something else than the noise.
     """
+    if not isinstance(model, nn.Module):
+        raise LaqfiError(f"model: found a {type(model).__name__}, allowed is a module of PyTorch, as a pipeline's unet")
     if embeddings is not None and not is_of_diffusers(model):
         raise LaqfiError("embeddings: found some, allowed for a model of one's own is none: it is called without any")
     if isinstance(schedule, Tensor):
         if is_of_diffusers(model):
             raise LaqfiError("schedule: found a tensor, allowed for a network of diffusers is its scheduler")
-        return model, schedule
+        return model, schedule.detach()
     if not isinstance(getattr(schedule, "config", None), Mapping):
         found = type(schedule).__name__
         raise LaqfiError(f"schedule: found a {found}, allowed is alphas_cumprod [T + 1], or a scheduler of diffusers")

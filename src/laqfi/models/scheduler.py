@@ -18,6 +18,8 @@ SCHEDULERS = (
     "UniPCMultistepScheduler",
 )
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
+# What a config may not say, because the network then knows other times than the schedule's; and what it says instead.
+PLAIN = {"timestep_type": "discrete", "use_flow_sigmas": False}
 LEARNED = ("learned", "learned_range")  # variance types for which the network has a second half of channels
 
 
@@ -27,6 +29,9 @@ def check_scheduler(config: Mapping) -> None:
         raise ValueError(f"scheduler._class_name: found {name!r}, allowed is one of {', '.join(SCHEDULERS)}")
     if config.get("trained_betas") is not None:
         raise ValueError("scheduler.trained_betas: found a list, allowed is a schedule by name (beta_schedule)")
+    for key, plain in PLAIN.items():
+        if (found := config.get(key) or plain) != plain:
+            raise ValueError(f"scheduler.{key}: found {found!r}, allowed is {plain!r}: timesteps of the schedule")
     found = prediction_type(config)
     if found not in PREDICTIONS:
         raise ValueError(f"scheduler.prediction_type: found {found!r}, allowed is one of {', '.join(PREDICTIONS)}")

@@ -18,7 +18,7 @@ from laqfi.base.errors import LaqfiError
 from laqfi.sensitivity import params as settings
 from laqfi.sensitivity.compensation import Compensation, ascending
 from laqfi.sensitivity.inputs import check_inputs, checked, measuring
-from laqfi.sensitivity.layers import LAYERS, Watch, channels_first, is_plain, patches
+from laqfi.sensitivity.layers import LAYERS, Watch, channels_first, flow_back, is_plain, patches
 from laqfi.sensitivity.noised import noised_chunks
 from laqfi.storage.kinds import full_name
 
@@ -27,15 +27,19 @@ ROOM = 128 << 20  # bytes of H of a small model: one pass over the images does f
 
 
 class Curvature:
-    """H [columns, columns] of one layer while it is summed: its lower triangle, in blocks of rows."""
+    """H [columns, columns] of one layer while it is summed: its lower triangle, in blocks of rows.
+
+    `seen`: whether anything was, as is not of a layer that is never called, but whose weight is read.
+    """
 
     def __init__(self, like: Tensor, columns: int):
-        self.columns, self.dtype = columns, like.dtype
+        self.columns, self.dtype, self.seen = columns, like.dtype, False
         rows = [range(start, min(start + BLOCK, columns)) for start in range(0, columns, BLOCK)]
         self.blocks = {some: like.new_zeros(len(some), some.stop) for some in rows}
 
     def add(self, x: Tensor, weights: Tensor) -> None:
         """x: patches [B, columns, positions]. weights: g² [B, 1, positions]."""
+        self.seen = True
         weighted, x = (tensor.transpose(0, 1).flatten(1) for tensor in (x * weights, x))
         for rows, block in self.blocks.items():
             block.addmm_(weighted[rows.start : rows.stop], x[: rows.stop].T)
@@ -104,7 +108,7 @@ def curvatures(
         for seen in noised_chunks("curvature", images, timestep, alphas_cumprod, chunk=chunk, seed=seed):
             scale = 1.0 if weights is None else math.sqrt(weights[timestep])
             with Watch(model, layers, add):
-                (scale * seen.probe * model(seen.x, seen.t)).sum().backward()
+                flow_back((scale * seen.probe * model(seen.x, seen.t)).sum())
     return sums
 
 
@@ -117,8 +121,8 @@ def compensations(
     chunk: int,
     seed: int,
     weights: Mapping[int, float] | None = None,
-) -> Iterator[tuple[str, Compensation]]:
-    """What `curvatures` tell of every layer, in the order of the model, by the name of its weight.
+) -> Iterator[tuple[str, Compensation | None]]:
+    """What `curvatures` tell of every layer, in the order of the model, by the name of its weight; None if nothing.
 
     However large the model, the matrices of only so many layers are summed at a time as have room in its own memory,
     each time with another pass over the images. The model is left as it was. Raises LaqfiError, before anything is
@@ -132,13 +136,15 @@ def compensations(
 
 def compensated(
     model: nn.Module, images: Tensor, alphas_cumprod: Tensor, **how: Any
-) -> Iterator[tuple[str, Compensation]]:
+) -> Iterator[tuple[str, Compensation | None]]:
     room = max(ROOM, sum(p.numel() * p.element_size() for p in model.parameters()))
     for some in passes(layers_of(model), room):
         with measuring(model):
             sums = curvatures(model, some, images, alphas_cumprod, **how)
         for name in some:
+            one = sums.pop(name)
             try:
-                yield name, Compensation.of_ordered(*sums.pop(name).ordered(len(images) * len(how["timesteps"])))
+                samples = len(images) * len(how["timesteps"])
+                yield name, Compensation.of_ordered(*one.ordered(samples)) if one.seen else None
             except LaqfiError as error:
                 raise LaqfiError(f"{name} {error}") from error

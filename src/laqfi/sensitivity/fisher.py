@@ -125,9 +125,9 @@ def fisher_maps(
 
 def summed(model: nn.Module, images: Tensor, alphas_cumprod: Tensor, settings: Fisher) -> FisherMaps:
     alphas_cumprod = alphas_cumprod.to(next(model.parameters()).device)
-    sums, gradients = Sums(model, settings.timesteps, settings.bins, len(images)), None
+    sums = Sums(model, settings.timesteps, settings.bins, len(images))
     for column, timestep in enumerate(tqdm(settings.timesteps, "fisher", unit="timestep")):
-        how = {"chunk": settings.chunk, "seed": settings.seed}
+        gradients, how = None, {"chunk": settings.chunk, "seed": settings.seed}  # layers may be called by the timestep
         for seen in noised_chunks("fisher", images, timestep, alphas_cumprod, **how):
             gradients = gradients or SampleGradients(model, seen.x[:1], seen.t[:1])
             first = int(seen.part[0])

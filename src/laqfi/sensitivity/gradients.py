@@ -5,14 +5,14 @@ at a time, and few samples of it at a time, this takes no more memory than a bat
 al. 2019, and of Goodfellow 2015 for the norms alone).
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laqfi.sensitivity.layers import LAYERS, NORMS, Watch, called_once, channels_first, is_plain, patches
+from laqfi.sensitivity.inputs import reads
+from laqfi.sensitivity.layers import LAYERS, NORMS, Watch, called_once, channels_first, flow_back, is_plain, patches
 from laqfi.storage.kinds import full_name
 
 AT_ONCE = 1 << 22  # numbers of a weight's gradients that are held at a time
@@ -43,7 +43,12 @@ class SampleGradients:
     def measure(self, x: Tensor, t: Tensor, losses: list[tuple[Loss, Found]]) -> None:
         """Every loss of a batch x [B, C, H, W], t [B], with one call of the model for all of them."""
 
+        batch, parted = len(x), set()
+
         def seen(path: str, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
+            if len(x) != batch:  # a layer that some samples pass, and others do not
+                parted.add(path)
+                return
             for name, part, gradients in gradients_of(module, x, gradient):
                 if full_name(path, name) in self.together:
                     self.found(full_name(path, name), part, gradients)
@@ -52,7 +57,10 @@ class SampleGradients:
             with Watch(self.model, self.layers, seen):
                 predicted = self.model(x, t)
                 for loss, self.found in losses:
-                    loss(predicted, slice(0, len(x))).backward(retain_graph=True)
+                    flow_back(loss(predicted, slice(0, len(x))), retain_graph=True)
+        for name in [name for name in self.together if name.rpartition(".")[0] in parted]:
+            self.together.remove(name)
+            self.alone[name] = self.model.get_parameter(name)
         for i in range(len(x)) if self.alone else ():
             self.measure_alone(x, t, slice(i, i + 1), losses)
 
@@ -63,7 +71,7 @@ class SampleGradients:
                 loss(predicted, sample), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
             )
             for name, gradient in zip(self.alone, gradients, strict=True):
-                found(name, sample, gradient[None])
+                found(name, sample, gradient.to_dense()[None])  # those of an embedding may be sparse
 
 
 def shared(model: nn.Module) -> list[list[str]]:
@@ -77,14 +85,8 @@ def shared(model: nn.Module) -> list[list[str]]:
 def read_often(model: nn.Module, x: Tensor, t: Tensor) -> set[str]:
     """Names of the parameters that several operations of a call read: a layer, and who uses its weight besides."""
     with torch.enable_grad():
-        left, reads = [model(x, t).grad_fn], Counter()
-    while left:
-        for node, _ in getattr(left.pop(), "next_functions", ()):
-            reads[node] += 1
-            if reads[node] == 1:
-                left.append(node)
-    often = {id(node.variable) for node, count in reads.items() if count > 1 and hasattr(node, "variable")}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in often}
+        _, read = reads(model, x, t)
+    return {name for name, parameter in model.named_parameters() if read[id(parameter)] > 1}
 
 
 def gradients_of(module: nn.Module, x: Tensor, gradient: Tensor) -> Iterator[tuple[str, slice, Tensor]]:

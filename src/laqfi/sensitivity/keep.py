@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from laqfi.base import files, streamed
@@ -22,13 +23,14 @@ def write_maps(path: Path, maps: FisherMaps, metadata: dict) -> None:
     )
 
 
-def write_compensations(path: Path, network: nn.Module, found: Iterable[tuple[str, Compensation]]) -> None:
+def write_compensations(path: Path, network: nn.Module, found: Iterable[tuple[str, Compensation | None]]) -> None:
     """What `compensations` yields for the network, one after the other."""
     columns = {name: columns_of(module) for name, module in layers_of(network).items()}
     shapes = {key: one for name, size in columns.items() for key, one in Compensation.shapes(name, size).items()}
     streamed.write_tensors(path, shapes, parts_of(found, columns))
 
 
-def parts_of(found: Iterable[tuple[str, Compensation]], columns: dict[str, int]) -> Iterator[tuple[str, Tensor]]:
-    for name, one in found:
+def parts_of(found: Iterable[tuple[str, Compensation | None]], columns: dict[str, int]) -> Iterator[tuple[str, Tensor]]:
+    for name, known in found:
+        one = known or Compensation.of(torch.zeros(columns[name], columns[name]))  # with which GPTQ rounds to nearest
         yield from zip(Compensation.shapes(name, columns[name]), (one.order, one.pivots, one.feedback), strict=True)

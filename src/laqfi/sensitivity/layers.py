@@ -22,7 +22,7 @@ def is_plain(module: nn.Module) -> bool:
     if isinstance(module, nn.LayerNorm):
         return len(module.normalized_shape) == 1
     if isinstance(module, nn.ConvTranspose2d):
-        return module.groups == 1 and is_square(module)
+        return module.groups == 1 and is_square(module) and module.padding[0] < module.kernel_size[0]
     return not isinstance(module, nn.Conv2d) or module.groups == 1
 
 
@@ -60,13 +60,14 @@ def channels_first(module: nn.Module, outputs: Tensor) -> Tensor:
 class Watch:
     """While open, calls `seen(name, module, x, gradient)` for every call of `modules`, as gradients flow back.
 
-    x: what the module got. gradient: the derivative of the loss by what it gave. No parameter of the model gets a
-    gradient of its own meanwhile, so that a pass takes no memory for them. Raises LaqfiError, in the backward pass, if
-    x was overwritten by then.
+    Calls with more than an input are left out, and those without gradients. x: what the module got. gradient: the
+    derivative of the loss by what it gave. No parameter of the model gets a gradient of its own meanwhile, so that a
+    pass takes no memory for them. Raises LaqfiError, in the backward pass, if x was overwritten by then.
     """
 
     def __init__(self, model: nn.Module, modules: Mapping[str, nn.Module], seen: Seen):
         self.model, self.modules, self.seen = model, modules, seen
+        self.dtype = next(model.parameters()).dtype  # in which all is told, also from inside of autocast
 
     def __enter__(self) -> None:
         self.learning = [p for p in self.model.parameters() if p.requires_grad]
@@ -83,9 +84,11 @@ class Watch:
             parameter.requires_grad_(True)
 
     def hook(self, name: str) -> Callable:
-        def watch(module: nn.Module, arguments: tuple, more: dict, output: Tensor) -> Tensor:
-            (given,) = only_input(name, arguments, more)
-            x = given.detach()
+        def watch(module: nn.Module, arguments: tuple, more: dict, output: Tensor) -> Tensor | None:
+            given = [*arguments, *more.values()]
+            if len(given) > 1 or not torch.is_grad_enabled():  # not by its input alone, or nothing flows back to there
+                return None
+            x = given[0].detach()
             version = x._version
             if not output.requires_grad:  # nothing before this module does
                 output = output.detach().requires_grad_(True).clone()
@@ -95,7 +98,7 @@ class Watch:
                     raise LaqfiError(
                         f"{name}: its input was overwritten by a later operation, so it cannot be measured"
                     )
-                self.seen(name, module, x, gradient)
+                self.seen(name, module, x.to(self.dtype), gradient.to(self.dtype))
 
             output.register_hook(tell)
             return output
@@ -103,12 +106,10 @@ class Watch:
         return watch
 
 
-def only_input(name: str, arguments: tuple, more: dict) -> list[Tensor]:
-    """What a module was called with. Raises LaqfiError if that is more than its input."""
-    found = [*arguments, *more.values()]
-    if len(found) > 1:
-        raise LaqfiError(f"{name}: is called with {len(found)} arguments, allowed is its input alone")
-    return found
+def flow_back(loss: Tensor, **how: bool) -> None:
+    """Gradients, where anything that is watched moves the loss."""
+    if loss.requires_grad:
+        loss.backward(**how)
 
 
 def called_once(model: nn.Module, kinds: tuple[type, ...], x: Tensor, t: Tensor) -> dict[str, nn.Module]:

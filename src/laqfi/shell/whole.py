@@ -1,12 +1,12 @@
 """The whole of `laqfi quantize`: from a folder that diffusers wrote to a smaller one, and what that cost."""
 
 import math
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -25,12 +25,13 @@ from laqfi.quality.fidelity import Median, median, psnr, squared_errors
 from laqfi.quant.apply import as_file
 from laqfi.sampling.drawing import draw_images
 from laqfi.sampling.params import Drawing
-from laqfi.storage.described import header
+from laqfi.storage.described import described, header
 from laqfi.storage.exported import export_folder, frame_of_folder, sizes_in
 from laqfi.storage.model_file import model_of
 
 HELD_OUT = 16  # images that the predicted noise is compared on
 PIXELS = 16 * 32 * 32  # at a time, where `chunk` is not given
+LARGEST = torch.finfo(torch.float16).max
 FEWEST = 6  # images whose median has an interval
 
 
@@ -74,15 +75,15 @@ def quantize_folder(asked: Asked) -> Cost:
     seconds: dict[str, float] = {}
     settings = settings_of(asked)
     image = diffusers_unet.image_of(settings)
-    with torch.device("meta"):
-        sizes = sizes_in(outline := diffusers_unet.build(settings, image))
+    about = header(settings, None, image)
+    sizes = sizes_in(outline := described(about, asked.folder)[0])
     check(asked, settings, image)
     api.check_target(outline, asked.target, sizes)
     with timed(seconds, "reading"):
         train, held_out = images_of(asked, image)
         weights = diffusers_unet.weights(settings, asked.folder, image)
+        check_sizes(asked.folder, weights)
         given = {} if asked.embeddings is None else diffusers_unet.given(settings, asked.embeddings)
-    about = header(settings, None, image)
     base, alphas_cumprod, _ = model_of(weights | given, about, asked.folder, default_device())
 
     with timed(seconds, "measuring"), deterministic(default_device()):
@@ -140,11 +141,25 @@ def check(asked: Asked, settings: Diffusers, image: tuple[int, int, int]) -> Non
         raise LaqfiError(f"--{error}") from error
     if asked.draw < FEWEST:
         raise LaqfiError(f"--draw: found {asked.draw}, allowed is {FEWEST} and more: fewer have no interval")
-    if asked.out.is_file() or (asked.out.is_dir() and any(asked.out.iterdir())):
-        raise LaqfiError(f"{asked.out}: is there already, allowed is a new or an empty folder")
-    parent = next(place for place in asked.out.absolute().parents if place.exists())
-    if not os.access(parent, os.W_OK):
-        raise LaqfiError(f"{asked.out}: {parent} cannot be written")
+    try:
+        check_place(asked.out)
+    except OSError as error:
+        raise LaqfiError(f"{asked.out}: cannot be written ({error.strerror})") from error
+
+
+def check_sizes(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Raises LaqfiError, with the name, for weights beyond float16, in which scales and norms are."""
+    for name, weight in weights.items():
+        if (found := weight.abs().max().item()) > LARGEST:
+            raise LaqfiError(f"{folder}: {name} holds {found:g}, allowed is up to {LARGEST:g}, as float16 does")
+
+
+def check_place(out: Path) -> None:
+    """Raises LaqfiError for a folder that is there and not empty, OSError for one that cannot be made."""
+    if out.is_file() or (out.is_symlink() and not out.exists()) or (out.is_dir() and any(out.iterdir())):
+        raise LaqfiError(f"{out}: is there already, allowed is a new or an empty folder")
+    with TemporaryDirectory(dir=next(place for place in out.absolute().parents if place.exists())):
+        pass  # what permissions promise is not always so
 
 
 def images_of(asked: Asked, image: tuple[int, int, int]) -> tuple[Tensor, Tensor]:

@@ -14,13 +14,14 @@ from laqfi.diffusion.params import Diffusion
 from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.models import families
 from laqfi.models.scheduler import alphas_cumprod
+from laqfi.storage import kept
 from laqfi.storage.activations import Inputs
 from laqfi.storage.correction import Correction
 from laqfi.storage.kinds import full_name
 from laqfi.storage.modules import output_axis
 
 VERSION = 2  # of the format of model files
-EXTRAS = {"activations": Inputs, "correction": Correction}  # what a file may hold beside the weights, by key
+EXTRAS = {"activations": Inputs, "correction": Correction, kept.PART: kept.Buffers}  # what may be beside the weights
 
 
 def output_axes(model: nn.Module) -> dict[str, int]:
@@ -87,7 +88,7 @@ def described(metadata: dict, path: Path) -> tuple[nn.Module, Header]:
             model = families.build(checked.model, tuple(checked.image))
     except ValidationError as error:
         raise LaqfiError(f"{path}: the metadata describes no model ({first_line(error)})") from error
-    except (RuntimeError, ValueError) as error:  # sizes beyond what PyTorch counts, or no such images
+    except (RuntimeError, TypeError, ValueError) as error:  # sizes beyond what PyTorch counts, no such images or layers
         raise LaqfiError(f"{path}: the metadata describes no model ({' '.join(str(error).split())})") from error
     return model, checked
 

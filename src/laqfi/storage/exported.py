@@ -21,7 +21,11 @@ from laqfi.storage.sdnq import Form, form_bytes, form_of, quantization_config
 INDEX, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"
 CONFIG, WEIGHTS = "config.json", f"{pretrained.WEIGHTS}.safetensors"
 BESIDE = (INDEX, SCHEDULER, "scheduler_config.json")  # what may stand beside the network
-EXTRA_WORDS = {"activations": "rounds inputs (activations)", "correction": "corrects the noise (correct)"}
+EXTRA_WORDS = {
+    "activations": "rounds inputs (activations)",
+    "correction": "corrects the noise (correct)",
+    "buffers": "holds buffers",
+}
 
 
 @dataclass(frozen=True)

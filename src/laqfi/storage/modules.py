@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_map_only
 from laqfi.storage.kinds import CALLS, TRANSPOSED
 from laqfi.storage.layout import Layout
 
+INPUTS = ("input", "x")  # what PyTorch's layers call what they get
+
 
 def output_axis(module: nn.Module) -> int:
     """Axis of the output channels in the module's weight."""
@@ -56,10 +58,30 @@ class StoredTensor(nn.Module):
             self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        """What else a tensor has is that of the weight."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or not hasattr(Tensor, name):
+                raise
+            return getattr(self(self.dtype), name)
+
     @classmethod
     def __torch_function__(cls, function: Callable, types: Sequence, arguments: tuple = (), more: dict | None = None):
         weights = tree_map_only(cls, lambda one: one(one.dtype), (arguments, more or {}))
         return function(*weights[0], **weights[1])
+
+
+def as_tensor(name: str) -> Callable:
+    """A method of tensors, of the weight."""
+    return lambda self, *arguments, **more: getattr(self(self.dtype), name)(*arguments, **more)
+
+
+OPERATORS = ("add", "sub", "mul", "truediv", "matmul", "pow")
+CASTS = ("to", "type", "float", "double", "half", "bfloat16", "cpu", "cuda")  # which modules have, too
+for method in (*CASTS, "__getitem__", "__neg__", *(f"__{way}{name}__" for name in OPERATORS for way in ("", "r"))):
+    setattr(StoredTensor, method, as_tensor(method))
 
 
 def buffer_name(part: str) -> str:
@@ -97,7 +119,9 @@ class StoredLayer(nn.Module):
             self.add_module(name, None if p is None else shared[id(p)])
         self.layer = [without_parameters(layer)]  # in a list, so that it is not part of the model
 
-    def forward(self, x: Tensor, *arguments: Any, **more: Any) -> Tensor:
+    def forward(self, *arguments: Any, **more: Any) -> Tensor:
+        """With the input first, or by its name, which is not the same for all kinds of layers."""
+        x, *arguments = arguments or [more.pop(name) for name in INPUTS if name in more]
         dtype = x.dtype if x.is_floating_point() else self.weight.dtype
         return self.call(self.layer[0], x, **self.restored(dtype), **output_size(arguments, more))
 
@@ -114,7 +138,7 @@ class StoredLayer(nn.Module):
             return getattr(self.layer[0], name)
 
 
-def output_size(arguments: tuple, more: dict) -> dict:
+def output_size(arguments: Sequence, more: dict) -> dict:
     """What a transposed convolution may be called with beside its input."""
     return dict(zip(("output_size",), arguments, strict=False)) | more
 

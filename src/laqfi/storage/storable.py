@@ -34,6 +34,8 @@ def check_kind(name: str, module: nn.Module) -> None:
     """Raises LaqfiError for a layer with parameters of its own that is of no known kind."""
     kind, own = type(module), [key for key, _ in module.named_parameters(recurse=False)]
     if kind in CALLS:
+        if replaced := [key for key in vars(module) if callable(vars(module)[key]) and callable(getattr(kind, key, 0))]:
+            raise LaqfiError(f"{name}: has a {replaced[0]!r} of its own, allowed is that of its kind: nothing replaced")
         if unknown := sorted(set(own) - {"weight", "bias"}):
             raise LaqfiError(f"{name}: holds {unknown[0]!r}, allowed are weight and bias, without norm or mask")
         if "weight" not in own:
@@ -44,7 +46,7 @@ def check_kind(name: str, module: nn.Module) -> None:
 
 
 def check_parameters(model: nn.Module) -> None:
-    """Raises LaqfiError if there are none, and for one that holds no real numbers or none at all."""
+    """Raises LaqfiError if there are none, and for one that holds no real numbers, none at all, or cannot learn."""
     parameters = dict(model.named_parameters())
     if not parameters:
         raise LaqfiError("the model holds no parameters, allowed is a model with weights")
@@ -53,6 +55,8 @@ def check_parameters(model: nn.Module) -> None:
             raise LaqfiError(f"{name}: is {parameter.dtype}, allowed are floating-point numbers")
         if parameter.is_meta:
             raise LaqfiError(f"{name}: is on the device meta, allowed is one that holds values")
+        if parameter.is_inference():
+            raise LaqfiError(f"{name}: was made in inference mode, allowed is one made outside of it")
         if not parameter.numel():
             raise LaqfiError(f"{name}: holds no values")
 

@@ -20,6 +20,7 @@ from laqfi.base.errors import LaqfiError, first_line
 from laqfi.storage import coded
 from laqfi.storage.described import check_version, described, extra_shapes, output_axes
 from laqfi.storage.formats import DTYPES, FLOATS, WHOLE_CHANNEL, Format
+from laqfi.storage.kept import Buffers
 from laqfi.storage.layout import Layout
 
 TOLD = ("network", "kinds", "places")  # keys of the header that only the file has
@@ -58,6 +59,7 @@ class Contents(BaseModel):
     kinds: Annotated[list[Kind], Field(min_length=1)]
     places: list[Annotated[int, Field(ge=0)]]
     coding: Literal["ans"] | None = None
+    buffers: Buffers | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
 
     @classmethod
