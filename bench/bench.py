@@ -118,14 +118,16 @@ def pack_with_quanto(model: nn.Module, weights: str) -> str:
     return "stays float32: " + ", ".join(f"{count} {kind}" for kind, count in sorted(plain.items()))
 
 
-def without_inference_mode(model: Denoiser) -> Denoiser:
-    """4-bit tensors of optimum-quanto cannot be used in inference mode."""
+class WithoutInferenceMode(nn.Module):
+    """A network in 4-bit tensors of optimum-quanto, which cannot be used in inference mode."""
 
-    def denoiser(x: Tensor, timestep: Tensor) -> Tensor:
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
-            return model(x, timestep)
-
-    return denoiser
+            return self.model(x, timestep)
 
 
 def standard_normal(images: int, scale: Scale, device: torch.device) -> Tensor:
@@ -168,7 +170,7 @@ def measure(job: Job) -> dict:
     if case.quanto:
         remark = pack_with_quanto(model, case.quanto)
         payload = sum(tensor_bytes(t) for t in model.state_dict().values() if isinstance(t, Tensor))
-        denoiser = without_inference_mode(model)
+        denoiser = WithoutInferenceMode(model)
     if case.compiled:
         denoiser = devices.compiled(model)
     if case.precision:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from bench import pack_with_quanto, without_inference_mode
+from bench import WithoutInferenceMode, pack_with_quanto
 from laqfi.diffusion.process import Denoiser
 
 Quantizer = Callable[[nn.Module], Denoiser]
@@ -33,7 +33,7 @@ def sdnq(kind: str, **options) -> Quantizer:
 def quanto(kind: str) -> Quantizer:
     def quantize(model: nn.Module) -> Denoiser:
         pack_with_quanto(model, kind)
-        return without_inference_mode(model)
+        return WithoutInferenceMode(model)
 
     return quantize
 

@@ -15,7 +15,8 @@ import evidence
 import memory
 import report
 from laqfi.models.unet import Unet
-from laqfi.sampling.params import Precision
+from laqfi.sampling.drawing import draw_images
+from laqfi.sampling.params import Drawing, Precision
 from laqfi.storage.model_file import read_model
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +90,16 @@ def test_time_is_that_of_one_image_and_step(folder, monkeypatch, name, images, s
     row = found(folder, name)
     assert row["seconds"] == [12.0 / images / steps] * WORK.repeats
     assert row["fp32_seconds"] == [12.0 / WORK.batch / steps] * WORK.repeats
+
+
+def test_images_are_drawn_outside_of_inference_mode_too(unet, alphas_cumprod):
+    """As the head to head draws with what optimum-quanto packed."""
+    how = Drawing(sampler="ddim", steps=2, eta=0.0, clip=True, seeds=[0], batch_size=2)
+    drawn = [
+        draw_images(one, alphas_cumprod, (1, 8, 8), how, 2, progress=False)
+        for one in (unet.eval(), bench.WithoutInferenceMode(unet.eval()))
+    ]
+    assert (drawn[0] == drawn[1]).all()
 
 
 def test_without_quanto_the_row_says_so(folder, monkeypatch):
