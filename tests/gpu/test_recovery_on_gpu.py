@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from killed import dying_clock, unequal
 
 from bench import Scale, write_files
 from laqfi.models.unet import Unet
@@ -41,12 +42,6 @@ def recovery(folder, alphas_cumprod):
     return make
 
 
-def unequal(one: Recovery, other: Recovery) -> list[str]:
-    """Names of what differs, and by how much."""
-    pairs = {name: (tensor, other.state()[name]) for name, tensor in one.state().items()}
-    return [f"{name}: {(a - b).abs().max():g}" for name, (a, b) in pairs.items() if not torch.equal(a, b)]
-
-
 def test_an_iteration_in_a_graph_is_the_iteration_without(recovery):
     captured, plain = recovery(), recovery()
     plain.gradients = plain.loss_and_gradients
@@ -68,22 +63,11 @@ def test_an_iteration_reads_nothing_back(recovery):
     assert run.step == 4
 
 
-class KilledError(Exception):
-    pass
-
-
 def test_a_killed_recovery_goes_on_to_the_same_bytes(recovery, tmp_path):
-    readings = iter(range(100))
-
-    def clock() -> int:
-        if (now := next(readings)) == 2:  # the start, and the first state before and after it is written
-            raise KilledError
-        return now
-
     straight, killed, resumed = recovery(), recovery(), recovery()
     recover(straight, tmp_path / "straight.safetensors")
-    with pytest.raises(KilledError):
-        recover(killed, tmp_path / "state.safetensors", save_every=0, clock=clock)
+    with pytest.raises(KeyboardInterrupt):
+        recover(killed, tmp_path / "state.safetensors", save_every=0, clock=dying_clock())
     assert (tmp_path / "state.safetensors").exists()
     recover(resumed, tmp_path / "state.safetensors")
     assert unequal(straight, resumed) == []

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from killed import dying_clock, unequal
 from sklearn.datasets import load_digits
 
 from laqfi.base.random import generator
@@ -13,10 +14,6 @@ from laqfi.stages.features import trained_classifier
 
 SETTINGS = Train(steps=120, batch_size=32, lr=0.002, warmup=10, beta2=0.999, ema=0.9, grad_clip=1.0, seed=0)
 DIGITS = torch.tensor(load_digits().images[:1000, None] / 8 - 1, dtype=torch.float32)
-
-
-class KilledError(Exception):
-    pass
 
 
 def trainer(alphas_cumprod) -> Trainer:
@@ -31,27 +28,14 @@ def trained(alphas_cumprod, folder, **options) -> Trainer:
     return run
 
 
-def unequal(one: Trainer, other: Trainer) -> list[str]:
-    """Names of what differs, and by how much."""
-    pairs = {name: (tensor, other.state()[name]) for name, tensor in one.state().items()}
-    return [f"{name}: {(a - b).abs().max():g}" for name, (a, b) in pairs.items() if not torch.equal(a, b)]
-
-
 def test_two_trainings_give_the_same_bytes(tmp_path, alphas_cumprod):
     assert unequal(trained(alphas_cumprod, tmp_path), trained(alphas_cumprod, tmp_path)) == []
 
 
 def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path, alphas_cumprod):
-    readings = iter(range(100))
-
-    def clock() -> int:
-        if (now := next(readings)) == 2:  # the start, and the first state before and after it is written
-            raise KilledError
-        return now
-
     straight = trained(alphas_cumprod, tmp_path)
-    with pytest.raises(KilledError):
-        trained(alphas_cumprod, tmp_path, save_every=0, clock=clock)
+    with pytest.raises(KeyboardInterrupt):
+        trained(alphas_cumprod, tmp_path, save_every=0, clock=dying_clock())
     assert (tmp_path / "state.safetensors").exists()
     assert unequal(straight, trained(alphas_cumprod, tmp_path)) == []
 

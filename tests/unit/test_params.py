@@ -81,6 +81,7 @@ def test_no_parameter_has_a_name_that_dvc_ignores():
         ("profiles.tiny.fisher", TINY["fisher"] | {"timesteps": [1, 50], "bins": [1, 99]}, "fisher.bins ends at 99"),
         ("profiles.tiny.fisher.bins", [1, 10, 100], "no timestep in the bin 1 < t <= 10"),
         ("profiles.tiny.evaluate.noise_timesteps", [101], "allowed is 1 to the diffusion's last timestep, 100"),
+        ("profiles.tiny.diffusion.beta_end", 0.002, "alphas_cumprod: ends with 0.860607, allowed is up to 0.5"),
         ("profiles.tiny.sample.steps", 101, "allowed is 1 to the diffusion's last timestep, 100"),
         ("profiles.tiny.sample.images", 7, "at least 2 x evaluate.groups = 8"),
         ("profiles.tiny.sample.seeds", [1, 1], "seeds must differ"),

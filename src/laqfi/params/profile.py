@@ -3,12 +3,14 @@
 from typing import Annotated, get_args
 
 from pydantic import Field, ValidationInfo, model_validator
+from torch import Tensor
 
 from laqfi.base.block import Block, Name
 from laqfi.base.errors import LaqfiError
 from laqfi.data import datasets
 from laqfi.data.params import Dataset
 from laqfi.diffusion.params import Diffusion, Train
+from laqfi.diffusion.process import linear_alphas_cumprod
 from laqfi.models import families
 from laqfi.models.diffusers_unet import pipeline_of
 from laqfi.models.scheduler import alphas_cumprod
@@ -20,6 +22,7 @@ from laqfi.quant.recipe import Calibration
 from laqfi.records import Precision
 from laqfi.sampling.params import Sample, Sampler
 from laqfi.sampling.samplers import SAMPLERS, SCHEDULER, takes_eta
+from laqfi.sensitivity.inputs import check_schedule
 from laqfi.sensitivity.params import Curvature, Fisher
 
 
@@ -76,10 +79,14 @@ class Profile(Block):
         return self
 
     @property
-    def timesteps(self) -> int:
-        """Of the diffusion process."""
+    def alphas_cumprod(self) -> Tensor:
+        """[T + 1], of the diffusion process or of the model's own scheduler."""
         config = families.scheduler_of(self.model)
-        return self.diffusion.timesteps if config is None else len(alphas_cumprod(config)) - 1
+        return linear_alphas_cumprod(**dict(self.diffusion)) if config is None else alphas_cumprod(config)
+
+    @property
+    def timesteps(self) -> int:
+        return len(self.alphas_cumprod) - 1
 
     @property
     def by_scheduler(self) -> bool:
@@ -89,6 +96,10 @@ class Profile(Block):
     @model_validator(mode="after")
     def timesteps_are_those_of_the_diffusion(self):
         last = self.timesteps
+        try:
+            check_schedule(self.alphas_cumprod, last)
+        except LaqfiError as error:
+            raise ValueError(str(error)) from error
         limits = {
             "fisher.timesteps": max(self.fisher.timesteps),
             "curvature.timesteps": max(self.curvature.timesteps),

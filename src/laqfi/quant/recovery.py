@@ -190,8 +190,8 @@ def recover(
     """Advance to the last iteration; the mean squared error before and after, on what nothing is learned from.
 
     The state is written to `resume` every `save_every` seconds and on SIGTERM, and taken up from there, with the same
-    bytes as a run that was never interrupted. A GPU learns with products in TF32, four times as fast; both errors are
-    measured in float32. Raises LaqfiError after SIGTERM, and for a loss that is not finite.
+    bytes as a run that was never interrupted. A GPU learns with products in TF32; both errors are measured in
+    float32. Raises LaqfiError after SIGTERM, and for a loss that is not finite.
     """
     before = recovery.tried_error()
     recovery.price = DEAR * 2 * math.log(2) * before
