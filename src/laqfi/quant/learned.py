@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from laqfi.quant.recipe import Learn
 from laqfi.storage.activations import straight_through
@@ -36,6 +37,8 @@ class LearnedTensor(nn.Module):
         self.grid = layout.codes(self.begun)
         if learn != "norms":
             self.logs = nn.Parameter(torch.zeros_like(self.grid.scale))
+            size = self.grid.scale.abs().where(self.grid.scale != 0, torch.ones_like(self.grid.scale))
+            self.log_range = (LEAST / size).log(), (MOST / size).log()
         if learn == "codes":
             self.places = nn.Parameter(self.grid.codes.clone())
 
@@ -67,10 +70,7 @@ class LearnedTensor(nn.Module):
         Of each |code|, from the middle of its format, as much is expected as of its row and its column, and its bits
         are those of the two-sided geometric distribution with that mean: p(q) ∝ θ^|q|, E|q| = 2 θ / (1 − θ²).
         """
-        sizes = (self.places - self.layout.format.levels / 2).abs().view(self.layout.rows, -1)
-        whole = (straight_through(self.places) - self.layout.format.levels / 2).abs().view_as(sizes)
-        theta = theta_of(expected(whole.detach()))
-        return (sizes + (whole - sizes).detach()).mul(-theta.log2()).sum() - ((1 - theta) / (1 + theta)).log2().sum()
+        return BitsOfCodes.apply(self.places.view(self.layout.rows, -1), self.layout.format.levels // 2)
 
     @torch.no_grad()
     def taken_back(self, until: float, growth: bool) -> Tensor:
@@ -92,8 +92,7 @@ class LearnedTensor(nn.Module):
             most = torch.finfo(self.begun[""].dtype).max
             self.values.clamp_(-most, most)
         if self.logs is not None:
-            size = self.grid.scale.abs().where(self.grid.scale != 0, torch.ones_like(self.grid.scale))
-            self.logs.copy_(self.logs.minimum((MOST / size).log()).maximum((LEAST / size).log()))
+            self.logs.clamp_(*self.log_range)
 
     @torch.no_grad()
     def parts(self) -> dict[str, Tensor]:
@@ -106,6 +105,23 @@ class LearnedTensor(nn.Module):
             self.grid, codes=self.codes(), scale=self.scale(), zero_point=zero_point.expand_as(self.grid.scale)
         )
         return self.layout.parts(found)
+
+
+class BitsOfCodes(torch.autograd.Function):
+    """Of places [rows, columns], from the middle of their format; this runs in every iteration, over all codes."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, places: Tensor, middle: int) -> Tensor:
+        sizes = (places.round() - middle).abs()
+        theta = theta_of(expected(sizes))
+        longer = theta.log2().neg_()
+        ctx.save_for_backward((places - middle).sign_().mul_(longer))
+        return sizes.mul_(longer).sum() - ((1 - theta) / (1 + theta)).log2_().sum()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None
 
 
 def expected(sizes: Tensor) -> Tensor:
