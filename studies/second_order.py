@@ -1,7 +1,7 @@
-"""How far from the limit, by an error that can make up for another? `python studies/second_order.py data/quick rate_14`.
+"""How far from the limit, if errors make up for others? `python studies/second_order.py data/quick rate_14`.
 
-The report's bound takes weights, and errors, for independent, which those of GPTQ are not. The second-order error of row
-r of a tensor is, by the factors of its curvature, g_r Σ_k D_k e_k² with e_k = δ_k + Σ_{i<k} δ_i U_ik (class
+The report's bound takes weights, and errors, for independent, which those of GPTQ are not. The second-order error of a
+row r of a tensor is, by the factors of its curvature, g_r Σ_k D_k e_k² with e_k = δ_k + Σ_{i<k} δ_i U_ik (class
 `Compensation`; g_r brings its diagonal to the Fisher information of the row). Whoever codes columns in that order pays
 for each e_k by itself, so that water-filling over the g_r D_k bounds it. That is below the bound by the eigenvalues of
 the curvature: both are convex in logarithms, and those of the D_k are majorized (Weyl 1949).
