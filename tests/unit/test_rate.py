@@ -51,6 +51,18 @@ def test_a_size_that_does_not_fall_evenly_still_fits():
         assert limit - 700 < size(place) <= limit
 
 
+@pytest.mark.parametrize("slope", [0.3, 3.0, 30.0])
+def test_how_sizes_fall_is_learned_from_those_that_were_seen(slope):
+    asked = []
+
+    def size(place: int) -> int:
+        asked.append(place)
+        return 100_000 - 3 * place
+
+    assert 49_950 <= size(finest(size, 50_000, 100, slope, (0, 30_000))) <= 50_000
+    assert len(set(asked)) <= 4
+
+
 def test_a_limit_below_all_sizes_is_refused_with_the_least():
     with pytest.raises(BudgetTooSmallError, match="a target of 30 bytes is too small, the smallest feasible is 40"):
         finest(lambda place: 1000 - place, 30, 0, 1.0, (0, 960))

@@ -38,6 +38,13 @@ def between(sizes: dict[int, int], limit: int, slope: float, low: int, high: int
         share = (sizes[low] - aim) / (sizes[low] - sizes[high])
         return min(max(low + round(share * (high - low)), low + 1), high - 1)
     known = low if low in sizes else high
-    moved = round((sizes[known] - aim) / slope) * 2 ** (len(sizes) // 4)
+    moved = round((sizes[known] - aim) / seen_slope(sizes, known, slope)) * 2 ** (len(sizes) // 4)
     step = max(moved, 1) if known == low else min(moved, -1)
     return min(max(known + step, low + 1), high - 1)
+
+
+def seen_slope(sizes: dict[int, int], place: int, slope: float) -> float:
+    """Bytes by which sizes fell a place, up to `place` or from there on, whose sizes are known; `slope` if none did."""
+    other = min((one for one in sizes if one != place), key=lambda one: abs(one - place), default=place)
+    fallen = (sizes[other] - sizes[place]) * (1 if other < place else -1)
+    return fallen / abs(other - place) if fallen > 0 else slope

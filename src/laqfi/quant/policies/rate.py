@@ -51,11 +51,9 @@ def rate(
     def size(k: int) -> int:
         return file_size(chosen(k)) if target.of == "file" else stored_size(store_all(tensors, chosen(k)))
 
-    weights = sum(t.weight.numel() for t in tensors if t.is_matrix)
     parameters = sum(t.weight.numel() for t in tensors)
     limit = target.limit(parameters, lambda name: size_in(tensors, Format(name), rest))
-    start = first_guess(tensors, roots, 8 * limit / parameters)
-    return chosen(finest(size, limit, start, weights / (8 * FINE), ENDS))
+    return chosen(finest(size, limit, *first_guess(tensors, roots, limit), ENDS))
 
 
 def root_of(t: Evidence, format: Format, weighting: str) -> float:
@@ -66,12 +64,25 @@ def root_of(t: Evidence, format: Format, weighting: str) -> float:
     return found
 
 
-def first_guess(tensors: list[Evidence], roots: dict[str, float], bits: float) -> int:
-    """k at which codes would take about so many bits: those of a Gaussian's in steps of Δ take log2(σ / Δ) + 2.05."""
+def first_guess(tensors: list[Evidence], roots: dict[str, float], limit: int) -> tuple[int, float]:
+    """k at which all would take about `limit` bytes, and by how many they fall there with every k."""
     sizes = [
-        (t.weight.numel(), math.log2(roots[t.name] * float(t.weight.double().square().mean().sqrt())))
+        (t.weight.numel(), roots[t.name] ** 2 * float(t.weight.double().square().mean()))
         for t in tensors
         if roots.get(t.name) and t.weight.any()
     ]
-    mean = sum(n * size for n, size in sizes) / sum(n for n, _ in sizes) if sizes else 0.0
-    return round(FINE * (mean + 2.05 - bits))
+    most = limit * sum(n for n, _ in sizes) / sum(t.weight.numel() for t in tensors)
+    low, high = ENDS
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if gaussian_bytes(sizes, middle) > most else (low, middle)
+    return low, max(1.0, gaussian_bytes(sizes, low - 1) - gaussian_bytes(sizes, low))
+
+
+def gaussian_bytes(sizes: list[tuple[int, float]], k: int) -> float:
+    """Of the codes of tensors of so many weights with the variance (σ / Δ)² · 4^(k / FINE), as if they were Gaussian.
+
+    Those of small steps take log2(σ / Δ) + 2.05 bits each, those of large ones less and less.
+    """
+    scale = 2 * math.pi * math.e * 4.0 ** (-k / FINE)
+    return sum(n * math.log2(1 + scale * variance) for n, variance in sizes) / 16
