@@ -10,7 +10,8 @@ import torchvision
 from sklearn.datasets import load_digits
 
 from laqfi.base.errors import LaqfiError
-from laqfi.data import datasets
+from laqfi.data import datasets, fetched
+from laqfi.data.mirror import MIRROR
 
 NAMES = [
     "train-images-idx3-ubyte.gz",
@@ -25,7 +26,7 @@ def offline(monkeypatch):
     """No server of the data sets is asked: only a closed port of this machine is."""
     for source in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST, torchvision.datasets.KMNIST):
         monkeypatch.setattr(source, "mirrors", ["http://127.0.0.1:9/"])
-    monkeypatch.delenv(datasets.MIRROR, raising=False)
+    monkeypatch.delenv(MIRROR, raising=False)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
 
@@ -48,7 +49,7 @@ def test_every_digit_is_held_out_in_proportion():
 
 def test_padding_centres_the_image_on_background():
     image = np.arange(1, 28 * 28 + 1, dtype=np.uint16).reshape(1, 28, 28)
-    padded = datasets.pad(image)
+    padded = fetched.pad(image, 32)
     assert padded.shape == (1, 1, 32, 32)
     assert (padded[0, 0, 2:30, 2:30] == image[0]).all()
     assert padded.sum() == image.sum()
@@ -64,12 +65,12 @@ def check_mnist(arrays):
 
 
 def test_mnist_comes_from_a_mirror_folder(offline, monkeypatch, mnist_mirror):
-    monkeypatch.setenv(datasets.MIRROR, str(mnist_mirror))
+    monkeypatch.setenv(MIRROR, str(mnist_mirror))
     check_mnist(datasets.load("mnist", {}))
 
 
 def test_mnist_comes_from_a_mirror_url(offline, monkeypatch, mnist_mirror, serve):
-    monkeypatch.setenv(datasets.MIRROR, serve(mnist_mirror))
+    monkeypatch.setenv(MIRROR, serve(mnist_mirror))
     check_mnist(datasets.load("mnist", {}))
 
 
@@ -138,7 +139,7 @@ def check_small_mnist():
     ],
 )
 def test_a_mirror_may_be_named_in_any_of_these_ways(small_mnist, monkeypatch, serve, tmp_path, mirror):
-    monkeypatch.setenv(datasets.MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
+    monkeypatch.setenv(MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
     check_small_mnist()
 
 
@@ -164,7 +165,7 @@ def test_a_mirror_that_cannot_be_had_is_refused_in_one_line(
     small_mnist, monkeypatch, serve, tmp_path, mirror, complaint
 ):
     named = mirror.format(root=tmp_path, server=serve(tmp_path / "home"))
-    monkeypatch.setenv(datasets.MIRROR, named)
+    monkeypatch.setenv(MIRROR, named)
     with pytest.raises(LaqfiError) as error:
         datasets.load("mnist", {})
     assert complaint in str(error.value)
@@ -178,7 +179,7 @@ def test_a_mirror_that_cannot_be_had_is_refused_in_one_line(
 def test_a_damaged_file_of_a_mirror_is_refused_in_one_line(small_mnist, monkeypatch, serve, tmp_path, mirror, damage):
     file = small_mnist / NAMES[2]
     file.write_bytes(file.read_bytes()[:-10] if damage is None else damage)
-    monkeypatch.setenv(datasets.MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
+    monkeypatch.setenv(MIRROR, mirror.format(root=tmp_path, server=serve(tmp_path / "home")))
     with pytest.raises(LaqfiError, match=rf"{NAMES[2]}: MD5 is|could not be fetched") as error:
         datasets.load("mnist", {})
     assert "\n" not in str(error.value)
@@ -212,7 +213,7 @@ def test_a_server_cannot_choose_where_its_files_are_written(offline, monkeypatch
 
     monkeypatch.setattr(SimpleHTTPRequestHandler, "do_GET", answer)
     monkeypatch.setattr(SimpleHTTPRequestHandler, "do_HEAD", answer)
-    monkeypatch.setenv(datasets.MIRROR, serve(only_folder))
+    monkeypatch.setenv(MIRROR, serve(only_folder))
     before = sorted(only_folder.parent.rglob("*"))
     with pytest.raises(LaqfiError, match="could not be fetched"):
         datasets.load("mnist", {})
@@ -225,7 +226,7 @@ def test_other_files_of_a_mirror_folder_are_left_alone(offline, monkeypatch, tmp
     mirror.mkdir()
     with tarfile.open(mirror / "evil.tar.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("../../evil"))
-    monkeypatch.setenv(datasets.MIRROR, str(mirror))
+    monkeypatch.setenv(MIRROR, str(mirror))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(LaqfiError, match="could not be fetched"):
         datasets.load("mnist", {})
@@ -241,13 +242,13 @@ def test_without_network_and_mirror_the_error_names_the_variable(offline, name):
 
 
 def test_a_mirror_folder_without_the_files_is_named(offline, monkeypatch, tmp_path):
-    monkeypatch.setenv(datasets.MIRROR, str(tmp_path))
+    monkeypatch.setenv(MIRROR, str(tmp_path))
     with pytest.raises(LaqfiError, match=f"could not be fetched .*LAQFI_DATA_MIRROR='{tmp_path}': allowed is"):
         datasets.load("mnist", {})
 
 
 def test_a_mirror_that_is_no_folder_is_refused(offline, monkeypatch, tmp_path):
-    monkeypatch.setenv(datasets.MIRROR, str(tmp_path / "gone"))
+    monkeypatch.setenv(MIRROR, str(tmp_path / "gone"))
     with pytest.raises(LaqfiError, match="gone': no such folder; allowed is a folder or a URL"):
         datasets.load("mnist", {})
 
@@ -255,7 +256,7 @@ def test_a_mirror_that_is_no_folder_is_refused(offline, monkeypatch, tmp_path):
 def test_a_file_of_another_data_set_fails_its_checksum(offline, monkeypatch, tmp_path):
     for name in NAMES:
         (tmp_path / name).write_bytes(gzip.compress(b"not the images"))
-    monkeypatch.setenv(datasets.MIRROR, str(tmp_path))
+    monkeypatch.setenv(MIRROR, str(tmp_path))
     with pytest.raises(LaqfiError, match=r"train-images-idx3-ubyte\.gz: MD5 is .*, allowed is f68b3c2d"):
         datasets.load("mnist", {})
 
@@ -264,7 +265,7 @@ def test_a_truncated_download_fails_its_checksum(offline, monkeypatch, tmp_path,
     for name in NAMES:
         shutil.copyfile(mnist_mirror / name, tmp_path / name)
     (tmp_path / NAMES[2]).write_bytes((mnist_mirror / NAMES[2]).read_bytes()[:-100])
-    monkeypatch.setenv(datasets.MIRROR, serve(tmp_path))
+    monkeypatch.setenv(MIRROR, serve(tmp_path))
     with pytest.raises(LaqfiError, match="could not be fetched"):
         datasets.load("mnist", {})
 

@@ -1,25 +1,16 @@
 """Image sets as uint8 arrays on the canvas the model works on, which is the only canvas anything is measured on."""
 
-import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torchvision import datasets
 
 from laqfi.base.errors import LaqfiError, first_line
 from laqfi.base.registry import Registry
 from laqfi.data import cifar
 from laqfi.data import folder as images_of
-from laqfi.data.mirror import MIRROR, folder_of, urls
 
 CANVAS = 32  # the U-Net halves the image three times: 28 x 28 is padded with its background
 HELD_OUT = 360  # digits kept for testing, a fifth of the 1,797
@@ -74,6 +65,9 @@ def load(name: str, options: Mapping) -> Arrays:
 @data_set(train=1437, test=360, image=(1, 8, 8))
 def digits() -> Arrays:
     """The 1,797 digits of scikit-learn at their own 8 x 8, intensities 0..16 stretched to 0..255."""
+    from sklearn.datasets import load_digits  # takes seconds to load
+    from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     split = train_test_split(
@@ -85,19 +79,19 @@ def digits() -> Arrays:
 @data_set(train=60_000, test=10_000, image=(1, CANVAS, CANVAS))
 def mnist() -> Arrays:
     """LeCun et al. 1998, 28 x 28 on the canvas."""
-    return from_torchvision(datasets.MNIST)
+    return from_torchvision("MNIST")
 
 
 @data_set(train=60_000, test=10_000, image=(1, CANVAS, CANVAS))
 def fashion_mnist() -> Arrays:
     """Xiao et al. 2017, likewise."""
-    return from_torchvision(datasets.FashionMNIST)
+    return from_torchvision("FashionMNIST")
 
 
 @data_set(train=60_000, test=10_000, image=(1, CANVAS, CANVAS))
 def kmnist() -> Arrays:
     """Clanuwat et al. 2018, likewise."""
-    return from_torchvision(datasets.KMNIST)
+    return from_torchvision("KMNIST")
 
 
 @data_set(train=50_000, test=10_000, image=(3, 32, 32))
@@ -118,51 +112,7 @@ def folder(
     return images_of.read(Path(path).expanduser(), side, channels, sha256)
 
 
-def from_torchvision(source: type[datasets.MNIST]) -> Arrays:
-    """Fetched from the folder or URL in LAQFI_DATA_MIRROR first. Raises LaqfiError if a checksum differs."""
-    with tempfile.TemporaryDirectory() as folder:
-        train, test = download(source, Path(folder))
-    return {
-        "train_images": pad(train.data.numpy()),
-        "train_labels": train.targets.numpy(),
-        "test_images": pad(test.data.numpy()),
-        "test_labels": test.targets.numpy(),
-    }
+def from_torchvision(name: str) -> Arrays:
+    from laqfi.data import fetched  # takes seconds to load
 
-
-def pad(images: np.ndarray) -> np.ndarray:
-    """[N, H, W] centred on the canvas, [N, 1, CANVAS, CANVAS]."""
-    margin = (CANVAS - images.shape[-1]) // 2
-    return np.pad(images, ((0, 0), (margin, margin), (margin, margin)))[:, None]
-
-
-def download(source: type[datasets.MNIST], folder: Path) -> tuple[datasets.MNIST, datasets.MNIST]:
-    """Training and test set, fetched by torchvision and checked against its MD5 sums."""
-    mirror = os.environ.get(MIRROR, "")
-    # The class keeps its name, from which torchvision derives the folder of the raw files.
-    mirrored = type(source.__name__, (source,), {"mirrors": [*urls(mirror), *source.mirrors]})
-    try:
-        if mirror and not urls(mirror):
-            copy_files(source, folder_of(mirror), folder)
-        return mirrored(folder, train=True, download=True), mirrored(folder, train=False, download=True)
-    except (OSError, RuntimeError, EOFError, ValueError, HTTPException) as error:
-        hint = f"{MIRROR}={mirror!r}" if mirror else f"set {MIRROR}"
-        raise LaqfiError(
-            f"dataset: {source.__name__} could not be fetched ({' '.join(str(error).split())});"
-            f" {hint}: allowed is a folder or URL that holds {', '.join(file for file, _ in source.resources)}"
-        ) from error
-
-
-def copy_files(source: type[datasets.MNIST], mirror: Path, folder: Path) -> None:
-    """Lay the files of a mirror folder where torchvision looks before it downloads; what is missing it downloads.
-
-    Raises LaqfiError for a file whose checksum differs, so that a damaged mirror is never passed over.
-    """
-    raw = folder / source.__name__ / "raw"
-    raw.mkdir(parents=True)
-    for name, md5 in source.resources:
-        if (mirror / name).is_file():
-            found = hashlib.md5((mirror / name).read_bytes(), usedforsecurity=False).hexdigest()
-            if found != md5:
-                raise LaqfiError(f"{mirror / name}: MD5 is {found}, allowed is {md5}")
-            shutil.copyfile(mirror / name, raw / name)
+    return fetched.arrays(name, CANVAS)
