@@ -45,10 +45,14 @@ class Curvature:
             block.addmm_(weighted[rows.start : rows.stop], x[: rows.stop].T)
 
     def ordered(self, samples: int) -> tuple[Tensor, Tensor]:
-        """Mean over so many samples with rows and columns in the order of `ascending`, and that order."""
+        """Mean over so many samples with rows and columns in the order of `ascending`, and that order.
+
+        Nothing is left here: while the matrix is factored, no second one is in memory.
+        """
         order = ascending(torch.cat([block[:, rows.start :].diagonal() for rows, block in self.blocks.items()]))
         place, whole = order.argsort(), order.new_empty(self.columns, self.columns, dtype=self.dtype)
-        for rows, block in self.blocks.items():
+        while self.blocks:
+            rows, block = self.blocks.popitem()
             own, others = place[rows.start : rows.stop], place[: rows.stop]
             whole[others[:, None], own] = block.T
             whole[own[:, None], others] = block
