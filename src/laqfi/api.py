@@ -230,7 +230,7 @@ def check_options(tensors: list[Evidence], options: Mapping) -> None:
             )
 
 
-def save(stored: Mapping[str, Stored], path: str | Path, coding: str | None = None) -> None:
+def save(stored: Quantized, path: str | Path, coding: str | None = None) -> None:
     """One safetensors file with a checksum, its formats in the header; with the `coding` "ans" smaller, without loss.
 
     Raises LaqfiError for another coding, and for what is nothing that `quantize` gives.
@@ -238,7 +238,10 @@ def save(stored: Mapping[str, Stored], path: str | Path, coding: str | None = No
     for name, one in stored.items():
         if not isinstance(one, Stored):
             raise LaqfiError(f"{name}: found a {type(one).__name__}, allowed is what quantize gives")
-    about, given = as_extra(getattr(stored, "buffers", {}))
+    if not isinstance(stored, Quantized):
+        found = type(stored).__name__
+        raise LaqfiError(f"stored: found a {found}, allowed is what quantize gives: it has the buffers, too")
+    about, given = as_extra(stored.buffers)
     write_stored(Path(path), *as_file(stored, metadata_of(coding) | about, given))
 
 

@@ -454,6 +454,17 @@ def test_what_quantize_did_not_give_is_not_saved(tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("copied", [dict, lambda stored: stored | {}, lambda stored: stored.copy()])
+def test_a_copy_that_has_lost_the_buffers_is_not_saved(copied, tmp_path):
+    model = Buffered()
+    stored = laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4")
+    with pytest.raises(LaqfiError, match=r"^stored: found a dict, allowed is what quantize gives: it has the buffers"):
+        laqfi.save(copied(stored), tmp_path / "own.safetensors")
+    assert not [*tmp_path.iterdir()]
+    laqfi.save(copy.copy(stored), tmp_path / "own.safetensors")
+    laqfi.load(Buffered(), tmp_path / "own.safetensors")
+
+
 @torch.no_grad()
 def test_hooks_of_a_layer_are_called_when_it_is_stored(tmp_path):
     model = Wrapped(nn.Linear(4, 4))
