@@ -25,6 +25,7 @@ from laqfi.quant.rounding import Stored, check_size
 from laqfi.sensitivity import curvature
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.sensitivity.fisher import fisher_maps
+from laqfi.sensitivity.noise_levels import warn_of_levels
 from laqfi.storage.described import VERSION, output_axes, parted
 from laqfi.storage.kept import PART, Buffers, as_extra, buffers_of, check_buffers
 from laqfi.storage.kinds import CALLS
@@ -75,7 +76,8 @@ def measure(
     drawn from `seed`. The model is left as it was.
 
     A layer without a curvature (convolutions in groups or of other dimensions than two, weights that layers share, or
-    that are read without a call of their layer) is rounded to nearest, which a warning says. Raises LaqfiError, before
+    that are read without a call of their layer) is rounded to nearest, which a warning says. Another warning says if a
+    trained model shows that `alphas_cumprod` are the roots or the squares of those it learned with. Raises LaqfiError, before
     anything is measured, for a model, images or schedule that cannot be: a call of the model is tried first, at the
     first and the last timestep.
     """
@@ -83,6 +85,8 @@ def measure(
     timesteps = spread(len(alphas_cumprod) - 1) if timesteps is None else list(timesteps)
     how = {"timesteps": timesteps, "chunk": chunk, "seed": seed}
     fisher = fisher_maps(denoiser, images, alphas_cumprod, bins=[len(alphas_cumprod) - 1], **how).per_weight
+    if denoiser is model:  # of a network of diffusers the scheduler is known, and its own
+        warn_of_levels(model, images, alphas_cumprod, timesteps)
     known = dict(curvature.compensations(denoiser, images, alphas_cumprod, **how))
     if missing := [t.name for t in unmeasured(model) if t.is_matrix and known.get(t.name) is None]:
         warnings.warn(f"rounded to nearest, because no curvature is known of it: {', '.join(missing)}", stacklevel=2)
