@@ -77,9 +77,9 @@ def measure(
 
     A layer without a curvature (convolutions in groups or of other dimensions than two, weights that layers share, or
     that are read without a call of their layer) is rounded to nearest, which a warning says. Another warning says if a
-    trained model shows that `alphas_cumprod` are the roots or the squares of those it learned with. Raises LaqfiError, before
-    anything is measured, for a model, images or schedule that cannot be: a call of the model is tried first, at the
-    first and the last timestep.
+    trained model shows that `alphas_cumprod` are the roots or the squares of those it learned with. Raises LaqfiError,
+    before anything is measured, for a model, images or schedule that cannot be: a call of the model is tried first, at
+    the first and the last timestep.
     """
     denoiser, alphas_cumprod = called(model, schedule, embeddings)
     timesteps = spread(len(alphas_cumprod) - 1) if timesteps is None else list(timesteps)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import register_module_full_backward_pre_hook
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
@@ -126,12 +127,12 @@ class Experts(nn.Module):
 
 
 class Table(nn.Module):
-    def __init__(self):
+    def __init__(self, **how):
         super().__init__()
-        self.table = nn.Embedding(3, 2, sparse=True)
+        self.table = nn.Embedding(3, 2, **how)
 
     def forward(self, x):
-        return x + self.table((x[:, 0, 0, 0] > 0).long())[:, :, None, None]
+        return x + self.table((x[:, 0] > 0).long()).movedim(3, 1)
 
 
 class Sized(nn.Module):
@@ -155,15 +156,68 @@ class Functional(nn.Module):
         return F.conv2d(x, self.layer.weight)
 
 
+def test_an_embedding_that_scales_its_gradients_by_how_often_it_is_used_is_measured_as_any_other():
+    torch.manual_seed(0)
+    model = Chain(Table(scale_grad_by_freq=True), nn.Conv2d(2, 2, 1))
+    plain = copy.deepcopy(model)
+    plain.layers[0].table.scale_grad_by_freq = False
+    for name, expected in by_single_backward_passes(plain).items():
+        torch.testing.assert_close(fisher_of(model)[name], expected, rtol=1e-4, atol=1e-6)
+    assert model.layers[0].table.scale_grad_by_freq
+
+
 def hooked_backward():
     layer = nn.Conv2d(2, 2, 3, padding=1)
     layer.register_full_backward_hook(lambda module, inner, outer: None)
     return layer
 
 
+def hooked_gradients(register):
+    """Layers measured together and one measured alone, of which something changes gradients that flow through it."""
+    model = Chain(nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1, groups=2), nn.GroupNorm(1, 2))
+    register(model)
+    return model
+
+
+HOOKS = {
+    "of a parameter": lambda m: m.layers[1].weight.register_hook(lambda gradient: 3 * gradient),
+    "of a layer": lambda m: m.layers[2].register_full_backward_hook(lambda _, inner, outer: (3 * inner[0],)),
+    "before a layer": lambda m: m.layers[2].register_full_backward_pre_hook(lambda _, outer: (3 * outer[0],)),
+    "of the model": lambda m: m.register_full_backward_pre_hook(lambda _, outer: (3 * outer[0],)),
+    "after all": lambda m: m.layers[1].weight.register_post_accumulate_grad_hook(lambda p: p.data.zero_()),
+    "of all modules": lambda m: register_module_full_backward_pre_hook(lambda _, outer: (3 * outer[0],)),
+}
+
+
+@pytest.mark.parametrize("register", HOOKS.values(), ids=HOOKS)
+def test_hooks_that_change_gradients_change_nothing_that_is_measured_and_stay(register):
+    """What is measured is the derivative of the output, not what training makes of it."""
+    torch.manual_seed(0)
+    model, handles = hooked_gradients(lambda model: None), []
+    expected, wanted = by_single_backward_passes(model), dict(curvature_of(model))
+    handles.append(register(model))
+    called = count_hooks(model)
+    try:
+        found, known = fisher_of(model), dict(curvature_of(model))
+        assert count_hooks(model) == called
+    finally:
+        handles[0].remove()
+    assert count_hooks(model) == 0
+    for name, one in expected.items():
+        torch.testing.assert_close(found[name], one, rtol=1e-4, atol=1e-6, msg=name)
+    assert all(torch.equal(known[name].feedback, one.feedback) for name, one in wanted.items())
+
+
+def count_hooks(model):
+    of_parameters = [h for p in model.parameters() for h in (p._backward_hooks, p._post_accumulate_grad_hooks) if h]
+    of_modules = [h for m in model.modules() for h in (m._backward_hooks, m._backward_pre_hooks)]
+    everywhere = [torch.nn.modules.module._global_backward_pre_hooks]
+    return sum(len(hooks) for hooks in (*of_parameters, *of_modules, *everywhere))
+
+
 MODELS = {
     "some images": lambda: Chain(nn.Conv2d(2, 2, 1), Experts()),
-    "sparse table": lambda: Chain(Table(), nn.Conv2d(2, 2, 1)),
+    "sparse table": lambda: Chain(Table(sparse=True), nn.Conv2d(2, 2, 1)),
     "output size": lambda: Chain(Sized()),
     "functional": lambda: Chain(Functional()),
     "a backward hook": lambda: Chain(hooked_backward()),

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
 import laqfi
@@ -272,6 +273,11 @@ REFUSED = {
     "parametrized": (parametrized, r"layers\.1: has a parametrization"),
     "a parametrization of one's own": (own_parametrization, r"layers\.1: has a parametrization"),
     "a subclass": (lambda: Standardized(4, 4, 3), r"layers\.1: a Standardized cannot be stored, allowed are Conv1d"),
+    "rows cut to a norm": (
+        lambda: nn.Embedding(4, 4, max_norm=1.0),
+        r"layers\.1: has max_norm 1, by which a call overwrites its weight, allowed is None",
+    ),
+    "bags": (lambda: nn.EmbeddingBag(4, 4), r"layers\.1: a EmbeddingBag cannot be stored"),
     "attention": (lambda: nn.MultiheadAttention(4, 2), r"layers\.1: a MultiheadAttention cannot be stored"),
     "recurrent": (lambda: nn.LSTM(4, 4), r"layers\.1: a LSTM cannot be stored"),
     "lazy": (lambda: nn.LazyConv2d(4, 3), r"layers\.1: a LazyConv2d cannot be stored"),
@@ -474,6 +480,21 @@ def test_hooks_of_a_layer_are_called_when_it_is_stored(tmp_path):
     laqfi.load(hooked, tmp_path / "own.safetensors")
     x = torch.randn(2, 4)
     assert torch.equal(hooked(x), plain(x) + 1)
+
+
+@pytest.mark.parametrize("register", [register_module_forward_hook, register_module_forward_pre_hook])
+def test_forward_hooks_of_all_modules_are_refused(register, tmp_path):
+    """They would be called with what stands for the layers, which is of other classes."""
+    model = Wrapped(nn.Linear(4, 4))
+    handle = register(lambda module, x, output=None: None)
+    try:
+        with pytest.raises(
+            LaqfiError, match=r"^PyTorch: has a forward hook for all modules, allowed are hooks of the mod"
+        ):
+            laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4")
+    finally:
+        handle.remove()
+    laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4")
 
 
 @pytest.mark.parametrize("size", [36, 37, 64, 65536])

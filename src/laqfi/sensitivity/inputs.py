@@ -1,9 +1,7 @@
-"""What a model is measured on and how it is set while it is: checked before the first image."""
+"""What a model is measured on: checked before the first image."""
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from laqfi.base.errors import LaqfiError, first_line
+from laqfi.sensitivity.measuring import measuring
 from laqfi.sensitivity.noised import noised_chunks
 from laqfi.storage.storable import check_storable
 
@@ -173,29 +172,3 @@ def moved(model: nn.Module, parameters: list[nn.Parameter], x: Tensor, t: Tensor
     finally:
         for parameter, values in zip(parameters, kept, strict=True):
             parameter.copy_(values)
-
-
-@contextmanager
-def measuring(model: nn.Module) -> Iterator[None]:
-    """In eval mode, every parameter learning, gradients on; afterwards all is as it was found."""
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    modes = [(module, module.training) for module in model.modules()]
-    learning = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval()
-        for parameter, _ in learning:
-            parameter.requires_grad_(True)
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module, name, buffer, values in buffers:
-            if module._buffers[name] is not buffer or not torch.equal(buffer, values):
-                module._buffers[name] = buffer.detach().copy_(values)
-        for module, mode in modes:
-            module.training = mode
-        for parameter, learns in learning:
-            parameter.requires_grad_(learns)

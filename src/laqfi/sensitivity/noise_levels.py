@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from laqfi.sensitivity.inputs import measuring
+from laqfi.sensitivity.measuring import measuring
 from laqfi.sensitivity.noised import noised_chunks
 
 IMAGES, TIMESTEPS = 16, 8  # at most: some hundred samples tell what a network that learned something sees
