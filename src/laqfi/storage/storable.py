@@ -5,6 +5,7 @@ from torch.nn.modules import module as every
 from torch.nn.utils.parametrize import is_parametrized
 
 from laqfi.base.errors import LaqfiError
+from laqfi.storage.attributes import check_attributes
 from laqfi.storage.kinds import BATCH_NORMS, CALLS, NORMS, full_name
 from laqfi.storage.modules import StoredLayer
 
@@ -31,6 +32,7 @@ def check_storable(model: nn.Module) -> None:
         if isinstance(module, BATCH_NORMS) and module.running_mean is None:
             raise LaqfiError(f"{name}: has no running statistics, allowed is a BatchNorm that has")
     check_parameters(model)
+    check_attributes(model)
 
 
 def check_kind(name: str, module: nn.Module) -> None:
