@@ -1,11 +1,17 @@
 """How a model is set while it is measured, and that it is left as it was."""
 
-from collections.abc import Iterator, MutableMapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
+from copy import copy
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as every
+
+from laqfi.storage.attributes import OWN, attributes
 
 
 @contextmanager
@@ -18,10 +24,14 @@ def measuring(model: nn.Module) -> Iterator[None]:
     ]
     modes = [(module, module.training) for module in model.modules()]
     learning = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    aside = [one for one in attributes(model).values() if isinstance(one, Tensor) and one.is_leaf and one.requires_grad]
+    found = Found(model)
     try:
         model.eval()
         for parameter, _ in learning:
             parameter.requires_grad_(True)
+        for one in aside:
+            one.requires_grad_(False)
         with torch.inference_mode(False), torch.enable_grad(), unchanged_gradients(model):
             yield
     finally:
@@ -32,6 +42,9 @@ def measuring(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for parameter, learns in learning:
             parameter.requires_grad_(learns)
+        found.put_back()
+        for one in aside:
+            one.requires_grad_(True)
 
 
 @contextmanager
@@ -57,3 +70,47 @@ def unchanged_gradients(model: nn.Module) -> Iterator[None]:
             parameter._backward_hooks = found
         for module in scaled:
             module.scale_grad_by_freq = True
+
+
+class Found:
+    """What attributes of modules hold: themselves, the items of lists and dictionaries in them, and all numbers."""
+
+    def __init__(self, model: nn.Module):
+        self.attributes = [(vars(module), own(vars(module))) for module in model.modules()]
+        self.items: list[tuple[list | MutableMapping, list | dict]] = []
+        self.numbers: list[tuple[Tensor | np.ndarray, Tensor | np.ndarray]] = []
+        for _, values in self.attributes:
+            self.note(values.values())
+
+    def note(self, values: Iterable) -> None:
+        for one in values:
+            if isinstance(one, Tensor) and not isinstance(one, nn.Parameter):
+                self.numbers.append((one, one.detach().clone()))
+            elif isinstance(one, np.ndarray):
+                self.numbers.append((one, one.copy()))
+            elif type(one) in (list, tuple):
+                self.note(one)
+            elif type(one) in (dict, OrderedDict, defaultdict):
+                self.note(one.values())
+            if type(one) in (list, dict, OrderedDict, defaultdict):
+                self.items.append((one, copy(one)))
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for place, values in self.attributes:
+            for key in own(place).keys() - values.keys():
+                del place[key]
+            place.update(values)
+        for some, items in self.items:
+            some.clear()
+            (some.extend if isinstance(some, list) else some.update)(items)
+        for one, values in self.numbers:
+            if isinstance(one, np.ndarray):
+                np.copyto(one, values)
+            elif not torch.equal(one, values):
+                one.detach().copy_(values)
+
+
+def own(place: dict[str, Any]) -> dict[str, Any]:
+    """A module's attributes, without those that PyTorch keeps there."""
+    return {key: value for key, value in place.items() if key not in OWN}

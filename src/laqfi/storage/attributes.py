@@ -68,7 +68,8 @@ def check_attributes(model: nn.Module) -> None:
     """
     names = {memory(parameter): name for name, parameter in model.named_parameters()}
     names.pop(None, None)
-    unsaved = {name: one for name, one in model.named_buffers() if name not in model.state_dict()}
+    saved = model.state_dict().keys()
+    unsaved = {name: one for name, one in model.named_buffers() if name not in saved}
     for name, one in (attributes(model) | unsaved).items():
         if memory(one) in names:
             raise LaqfiError(
