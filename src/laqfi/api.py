@@ -52,8 +52,10 @@ class Measured:
 
 
 class Quantized(dict[str, Stored]):
-    """What is stored of every parameter, by its name; and the `buffers` of the model and the tensors in its
-    `attributes`, which stay as they are."""
+    """What is stored of every parameter, by its name.
+
+    buffers: those of the model, which stay as they are. attributes: other tensors that it holds, which do so too.
+    """
 
     buffers: Mapping[str, Tensor] = MappingProxyType({})
     attributes: Mapping[str, Tensor] = MappingProxyType({})

@@ -1,6 +1,6 @@
 """Tensors that a model holds as plain attributes, not as parameters or buffers: what a state_dict does not tell of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def plain(module: nn.Module) -> dict[str, Any]:
     }
 
 
-def mapped(name: str, value: Any, change: Any) -> Any:
+def mapped(name: str, value: Any, change: Callable[[str, Array], Array]) -> Any:
     """The value with other tensors and arrays: `change` is given the name of each, and it."""
     return tree_map_with_path(lambda path, leaf: change(name + keystr(path), leaf) if is_array(leaf) else leaf, value)
 
