@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from laqfi.base.errors import LaqfiError, first_line
 from laqfi.models.prediction import called
-from laqfi.quant.apply import as_file, file_size, store_all
+from laqfi.quant.apply import as_file, file_size, store_all, stored_size
 from laqfi.quant.evidence import Evidence, Sizes
 from laqfi.quant.policies.budget import BEST, smallest, target_of
 from laqfi.quant.policies.every import bind, check
@@ -25,6 +25,8 @@ from laqfi.quant.rounding import Stored, check_size
 from laqfi.sensitivity import curvature
 from laqfi.sensitivity.compensation import Compensation
 from laqfi.sensitivity.fisher import fisher_maps
+from laqfi.sensitivity.noise_levels import warn_of_levels
+from laqfi.storage.attributes import attributes_of, put_attributes
 from laqfi.storage.described import VERSION, output_axes, parted
 from laqfi.storage.kept import PART, Buffers, as_extra, buffers_of, check_buffers
 from laqfi.storage.kinds import CALLS
@@ -50,9 +52,13 @@ class Measured:
 
 
 class Quantized(dict[str, Stored]):
-    """What is stored of every parameter, by its name, and the `buffers` of the model, which stay as they are."""
+    """What is stored of every parameter, by its name.
+
+    buffers: those of the model, which stay as they are. attributes: other tensors that it holds, which do so too.
+    """
 
     buffers: Mapping[str, Tensor] = MappingProxyType({})
+    attributes: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def measure(
@@ -75,14 +81,17 @@ def measure(
     drawn from `seed`. The model is left as it was.
 
     A layer without a curvature (convolutions in groups or of other dimensions than two, weights that layers share, or
-    that are read without a call of their layer) is rounded to nearest, which a warning says. Raises LaqfiError, before
-    anything is measured, for a model, images or schedule that cannot be: a call of the model is tried first, at the
-    first and the last timestep.
+    that are read without a call of their layer) is rounded to nearest, which a warning says. Another warning says if a
+    trained model shows that `alphas_cumprod` are the roots or the squares of those it learned with. Raises LaqfiError,
+    before anything is measured, for a model, images or schedule that cannot be: a call of the model is tried first, at
+    the first and the last timestep.
     """
     denoiser, alphas_cumprod = called(model, schedule, embeddings)
     timesteps = spread(len(alphas_cumprod) - 1) if timesteps is None else list(timesteps)
     how = {"timesteps": timesteps, "chunk": chunk, "seed": seed}
     fisher = fisher_maps(denoiser, images, alphas_cumprod, bins=[len(alphas_cumprod) - 1], **how).per_weight
+    if denoiser is model:  # of a network of diffusers the scheduler is known, and its own
+        warn_of_levels(model, images, alphas_cumprod, timesteps)
     known = dict(curvature.compensations(denoiser, images, alphas_cumprod, **how))
     if missing := [t.name for t in unmeasured(model) if t.is_matrix and known.get(t.name) is None]:
         warnings.warn(f"rounded to nearest, because no curvature is known of it: {', '.join(missing)}", stacklevel=2)
@@ -105,12 +114,14 @@ def quantize(
     sizes: Sizes | None = None,
     **options: Any,
 ) -> Quantized:
-    """Every parameter of `model` in the format that a policy gives it, and its buffers as they are.
+    """Every parameter of `model` in the format that a policy gives it, and its buffers and other tensors as they are.
 
     target: "8x" (times smaller than float32), "300kB" (bytes; also B, MB, GB, KiB, MiB, GiB), or as in params.yaml.
     Without `policy`, the formats are those of 2 to 8 bits and float16 that change the predicted noise least at this
     size, rounded by GPTQ. `policy` and `options` are the keys of a params.yaml block, all of which may be given.
-    Parameters outside of layers stay in float32; buffers stay as they are, and a target of bytes does not count them.
+    Parameters outside of layers stay in float32. Buffers stay as they are, as do tensors in attributes of modules and
+    in lists, tuples and dictionaries there; a target of bytes does not count them. Buffers that are not persistent are
+    left out, as PyTorch does: the model makes them itself.
     one_size: the model will only run on images of the size it was measured at, so kernel positions that only met
     padding there are not stored. coding: that of `save`, by which policies with a target of the file meet it. sizes:
     what a tensor takes where it will be, if in no file of `save`; beside a target as text alone.
@@ -128,11 +139,23 @@ def quantize(
     except ValidationError as error:
         raise LaqfiError(first_line(error, policy)) from error
     check_options(tensors, dict(checked))
-    buffers = buffers_of(model)
-    about, given = as_extra(buffers)
+    buffers, attributes = buffers_of(model), attributes_of(model)
+    about, given = as_extra(buffers, attributes)
     stored = Quantized(store_all(tensors, decide(tensors, file_size(tensors, metadata_of(coding) | about, given))))
-    stored.buffers = buffers
+    stored.buffers, stored.attributes = buffers, attributes
+    warn_of_attributes(stored)
     return stored
+
+
+def warn_of_attributes(stored: Quantized) -> None:
+    """A UserWarning if tensors in attributes take more bytes than all parameters, as activations that are kept may."""
+    several, parameters = {id(one): one.nbytes for one in stored.attributes.values()}, stored_size(stored)
+    if (found := sum(several.values())) > parameters:
+        warnings.warn(
+            f"{', '.join(stored.attributes)}: take {found:,} bytes of the file, all parameters {parameters:,}; what "
+            "the model makes itself is left out if it is deleted, or a buffer with persistent=False",
+            stacklevel=3,
+        )
 
 
 def settled(target: str | Mapping | None, policy: str | None, options: Mapping) -> tuple[str, dict]:
@@ -230,7 +253,7 @@ def check_options(tensors: list[Evidence], options: Mapping) -> None:
             )
 
 
-def save(stored: Mapping[str, Stored], path: str | Path, coding: str | None = None) -> None:
+def save(stored: Quantized, path: str | Path, coding: str | None = None) -> None:
     """One safetensors file with a checksum, its formats in the header; with the `coding` "ans" smaller, without loss.
 
     Raises LaqfiError for another coding, and for what is nothing that `quantize` gives.
@@ -238,7 +261,10 @@ def save(stored: Mapping[str, Stored], path: str | Path, coding: str | None = No
     for name, one in stored.items():
         if not isinstance(one, Stored):
             raise LaqfiError(f"{name}: found a {type(one).__name__}, allowed is what quantize gives")
-    about, given = as_extra(getattr(stored, "buffers", {}))
+    if not isinstance(stored, Quantized):
+        found = type(stored).__name__
+        raise LaqfiError(f"stored: found a {found}, allowed is what quantize gives: it has the buffers, too")
+    about, given = as_extra(stored.buffers, stored.attributes)
     write_stored(Path(path), *as_file(stored, metadata_of(coding) | about, given))
 
 
@@ -249,7 +275,7 @@ def metadata_of(coding: str | None) -> dict:
 
 
 def load(model: nn.Module, path: str | Path) -> None:
-    """Put the packed tensors of the file, and the buffers, into `model`, in place; its devices stay.
+    """Put the packed tensors of the file, its buffers and other tensors into `model`, in place; its devices stay.
 
     Its layers hold no other weights then; a layer's `weight` tells dtype, shape and device of what it stands for. The
     model has no parameters but those outside of layers. Raises LaqfiError, and leaves the model as it is, if that
@@ -258,17 +284,20 @@ def load(model: nn.Module, path: str | Path) -> None:
     check_storable(model)
     tensors, metadata = read_stored(path := Path(path), model)
     tensors, _ = parted(tensors, metadata)
-    buffers = Buffers.model_validate(metadata[PART]).tensors(tensors.pop(PART)) if PART in metadata else {}
+    told = Buffers.model_validate(metadata.get(PART, {"kept": {}}))
+    beside = told.tensors(tensors.pop(PART)) if PART in metadata else {}
+    attributes = {name: beside.pop(name) for name in told.attributes}
     try:
-        check_buffers(model, buffers)
+        check_buffers(model, beside)
     except LaqfiError as error:
         raise LaqfiError(f"{path}: {error}") from error
     layouts = layouts_of(tensors, metadata, model, path)
     nominal = {module: like_first(module) for module in model.modules() if is_asked(module)}
+    put_attributes(model, attributes)
     load_stored(model, layouts, tensors)
     for name, buffer in model.named_buffers():
-        if name in buffers:
-            buffer.detach().copy_(buffers[name])
+        if name in beside:
+            buffer.detach().copy_(beside[name])
     # Who asks a module for its dtype looks at its first tensor: not at a scale in float16, but at this one of no bytes.
     for module, first in nominal.items():
         module._buffers = {"_nominal": first} | module._buffers

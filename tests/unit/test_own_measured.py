@@ -2,10 +2,12 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import register_module_full_backward_pre_hook
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
@@ -126,12 +128,12 @@ class Experts(nn.Module):
 
 
 class Table(nn.Module):
-    def __init__(self):
+    def __init__(self, **how):
         super().__init__()
-        self.table = nn.Embedding(3, 2, sparse=True)
+        self.table = nn.Embedding(3, 2, **how)
 
     def forward(self, x):
-        return x + self.table((x[:, 0, 0, 0] > 0).long())[:, :, None, None]
+        return x + self.table((x[:, 0] > 0).long()).movedim(3, 1)
 
 
 class Sized(nn.Module):
@@ -155,15 +157,68 @@ class Functional(nn.Module):
         return F.conv2d(x, self.layer.weight)
 
 
+def test_an_embedding_that_scales_its_gradients_by_how_often_it_is_used_is_measured_as_any_other():
+    torch.manual_seed(0)
+    model = Chain(Table(scale_grad_by_freq=True), nn.Conv2d(2, 2, 1))
+    plain = copy.deepcopy(model)
+    plain.layers[0].table.scale_grad_by_freq = False
+    for name, expected in by_single_backward_passes(plain).items():
+        torch.testing.assert_close(fisher_of(model)[name], expected, rtol=1e-4, atol=1e-6)
+    assert model.layers[0].table.scale_grad_by_freq
+
+
 def hooked_backward():
     layer = nn.Conv2d(2, 2, 3, padding=1)
     layer.register_full_backward_hook(lambda module, inner, outer: None)
     return layer
 
 
+def hooked_gradients(register):
+    """Layers measured together and one measured alone, of which something changes gradients that flow through it."""
+    model = Chain(nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1, groups=2), nn.GroupNorm(1, 2))
+    register(model)
+    return model
+
+
+HOOKS = {
+    "of a parameter": lambda m: m.layers[1].weight.register_hook(lambda gradient: 3 * gradient),
+    "of a layer": lambda m: m.layers[2].register_full_backward_hook(lambda _, inner, outer: (3 * inner[0],)),
+    "before a layer": lambda m: m.layers[2].register_full_backward_pre_hook(lambda _, outer: (3 * outer[0],)),
+    "of the model": lambda m: m.register_full_backward_pre_hook(lambda _, outer: (3 * outer[0],)),
+    "after all": lambda m: m.layers[1].weight.register_post_accumulate_grad_hook(lambda p: p.data.zero_()),
+    "of all modules": lambda m: register_module_full_backward_pre_hook(lambda _, outer: (3 * outer[0],)),
+}
+
+
+@pytest.mark.parametrize("register", HOOKS.values(), ids=HOOKS)
+def test_hooks_that_change_gradients_change_nothing_that_is_measured_and_stay(register):
+    """What is measured is the derivative of the output, not what training makes of it."""
+    torch.manual_seed(0)
+    model, handles = hooked_gradients(lambda model: None), []
+    expected, wanted = by_single_backward_passes(model), dict(curvature_of(model))
+    handles.append(register(model))
+    called = count_hooks(model)
+    try:
+        found, known = fisher_of(model), dict(curvature_of(model))
+        assert count_hooks(model) == called
+    finally:
+        handles[0].remove()
+    assert count_hooks(model) == 0
+    for name, one in expected.items():
+        torch.testing.assert_close(found[name], one, rtol=1e-4, atol=1e-6, msg=name)
+    assert all(torch.equal(known[name].feedback, one.feedback) for name, one in wanted.items())
+
+
+def count_hooks(model):
+    of_parameters = [h for p in model.parameters() for h in (p._backward_hooks, p._post_accumulate_grad_hooks) if h]
+    of_modules = [h for m in model.modules() for h in (m._backward_hooks, m._backward_pre_hooks)]
+    everywhere = [torch.nn.modules.module._global_backward_pre_hooks]
+    return sum(len(hooks) for hooks in (*of_parameters, *of_modules, *everywhere))
+
+
 MODELS = {
     "some images": lambda: Chain(nn.Conv2d(2, 2, 1), Experts()),
-    "sparse table": lambda: Chain(Table(), nn.Conv2d(2, 2, 1)),
+    "sparse table": lambda: Chain(Table(sparse=True), nn.Conv2d(2, 2, 1)),
     "output size": lambda: Chain(Sized()),
     "functional": lambda: Chain(Functional()),
     "a backward hook": lambda: Chain(hooked_backward()),
@@ -291,6 +346,72 @@ def test_what_a_call_writes_into_buffers_is_undone_and_what_the_caller_learns_is
     assert (model.inner.calls, model.mean, images.grad) == (0, 0, None)
 
 
+class Remembering(nn.Module):
+    """It writes attributes of every kind when it is called, and has numbers that learn elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.calls, self.mean, self.last = nn.Conv2d(2, 2, 1), 0, torch.zeros(2), None
+        self.seen, self.by_size, self.counts = [torch.zeros(())], {"nested": {}}, np.zeros(3)
+        self.scale = torch.ones(2, 1, 1, requires_grad=True)
+
+    def forward(self, x, timestep):
+        self.calls += 1
+        self.mean += x.detach().mean((0, 2, 3))
+        self.last = self.new = self.layer(x) * self.scale
+        self.seen[0] += 1
+        self.seen.append(x)
+        self.by_size["nested"][x.shape] = x
+        self.counts += 1
+        return self.last
+
+
+@both
+def test_what_a_call_writes_into_attributes_is_undone(measure):
+    model = Remembering()
+    kept = model.mean, model.seen, model.by_size["nested"], model.counts
+    dict(measure(model))
+    left = model.mean, model.seen, model.by_size["nested"], model.counts
+    assert all(one is now for one, now in zip(kept, left, strict=True))
+    assert (model.calls, model.last, model.mean.tolist(), hasattr(model, "new")) == (0, None, [0, 0], False)
+    assert (model.seen, model.by_size, model.counts.tolist()) == ([0], {"nested": {}}, [0, 0, 0])
+    assert (model.scale.grad, model.scale.requires_grad) == (None, True)
+
+
+@both
+def test_layers_that_are_not_registered_are_refused_if_they_are_called(measure):
+    model = Chain(nn.Conv2d(2, 2, 1))
+    model.hidden = {"several": [nn.Conv2d(2, 2, 1)]}
+    measure(model)
+    model.how = lambda layer, x: model.hidden["several"][0](layer(x))
+    with pytest.raises(
+        LaqfiError, match=r"^hidden\['several'\]\[0\]\.weight: moves the output and is no parameter of the"
+    ):
+        measure(model)
+
+
+class Energy(nn.Module):
+    """A network that gives the derivative of another one by the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.last = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x, timestep):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energy = self.last(torch.tanh(self.layer(x))).square().sum()
+            return torch.autograd.grad(energy, x, create_graph=True)[0]
+
+
+@both
+def test_a_model_that_takes_derivatives_itself_is_refused(measure):
+    with pytest.raises(
+        LaqfiError, match=r"^last: gets gradients in a call of the model, allowed is a model that takes"
+    ):
+        measure(Energy())
+
+
 class Output(nn.Module):
     """A network whose output is made of its prediction."""
 
@@ -335,6 +456,12 @@ def by_numpy(layer, x, timestep):
     return torch.from_numpy(layer(x).detach().numpy())
 
 
+def overwritten(layer, x, timestep):
+    with torch.no_grad():
+        layer.weight.clamp_(-0.1, 0.1)
+    return layer(x)
+
+
 UNREACHED = r"first\.weight: no derivative of the output reaches it"
 BATCHED = "the model predicts other noise in an image alone than beside another one"
 OVERWRITTEN = "the model overwrites the images or timesteps that it is given"
@@ -349,6 +476,7 @@ UNFIT = {
     "the mean of a batch": (lambda layer, x, t: layer(x) - layer(x).mean(0, keepdim=True), BATCHED),
     "statistics of a batch": (lambda layer, x, t: F.batch_norm(layer(x), None, None, training=True), BATCHED),
     "chance": (lambda layer, x, t: F.dropout(layer(x), 0.5, training=True), BATCHED),
+    "weights in place": (overwritten, r"first\.weight: is overwritten by a call of the model"),
     "images in place": (lambda layer, x, t: layer(x.mul_(2)), OVERWRITTEN),
     "timesteps in place": (lambda layer, x, t: layer(x) * t.sub_(1)[:, None, None, None], OVERWRITTEN),
     "other channels": (lambda layer, x, t: layer(x[:, :1]), FAILING + "RuntimeError: Given groups=1"),
@@ -368,7 +496,8 @@ def test_a_model_that_would_be_measured_wrong_is_refused_before_it_is(measure, w
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(LaqfiError, match=rf"^({message})[^\n]*$"):
         measure(model)
-    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
+    if way is not overwritten:
+        assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
 
 
 def test_a_call_at_the_last_timestep_fails_before_anything_is_measured(monkeypatch):

@@ -3,12 +3,15 @@
 import copy
 import gc
 import pickle
+import warnings
 import weakref
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
 import laqfi
@@ -272,6 +275,11 @@ REFUSED = {
     "parametrized": (parametrized, r"layers\.1: has a parametrization"),
     "a parametrization of one's own": (own_parametrization, r"layers\.1: has a parametrization"),
     "a subclass": (lambda: Standardized(4, 4, 3), r"layers\.1: a Standardized cannot be stored, allowed are Conv1d"),
+    "rows cut to a norm": (
+        lambda: nn.Embedding(4, 4, max_norm=1.0),
+        r"layers\.1: has max_norm 1, by which a call overwrites its weight, allowed is None",
+    ),
+    "bags": (lambda: nn.EmbeddingBag(4, 4), r"layers\.1: a EmbeddingBag cannot be stored"),
     "attention": (lambda: nn.MultiheadAttention(4, 2), r"layers\.1: a MultiheadAttention cannot be stored"),
     "recurrent": (lambda: nn.LSTM(4, 4), r"layers\.1: a LSTM cannot be stored"),
     "lazy": (lambda: nn.LazyConv2d(4, 3), r"layers\.1: a LazyConv2d cannot be stored"),
@@ -448,10 +456,118 @@ def test_buffers_of_another_model_are_refused_and_it_is_left(name, tmp_path):
     assert type(other.layer) is nn.Conv2d
 
 
+class Featured(nn.Module):
+    """Numbers by chance in attributes of all kinds, some of them shared, and one that is there after a call alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.inner = nn.Conv2d(4, 4, 1), nn.Module()
+        self.frequencies = self.inner.again = torch.randn(4)
+        self.layer.phases = torch.rand(7, 6, dtype=torch.complex64)
+        self.tables = {"one": torch.randn(6), "several": [torch.randn(()), (torch.randn(7, 1).expand(7, 6), 3.0, None)]}
+        self.array, self.order, self.late, self.text = np.random.randn(6), torch.randperm(4), None, ["no", "numbers"]
+        self.register_buffer("kept", torch.randn(4))
+        self.view = self.kept[:2]
+
+    def forward(self, x, timestep=None):
+        if self.late is None:
+            self.late = torch.randn(6)
+        x = self.layer(x)[:, self.order] * (self.frequencies + self.inner.again)[:, None, None] * self.layer.phases.real
+        one, (two, _, _) = self.tables["several"]
+        x = x + self.tables["one"] * one + two + torch.from_numpy(self.array).to(x) * self.late
+        return x * self.view.sum()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("coding", [None, "ans"])
+def test_tensors_that_are_neither_parameters_nor_buffers_are_in_the_file(coding, tmp_path):
+    torch.manual_seed(0)
+    model = Featured()
+    model(X2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are more than the weights
+        stored = laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int5", coding=coding)
+    laqfi.save(stored, tmp_path / "own.safetensors", coding)
+    plain, packed = with_deltas(model, stored), Featured()
+    laqfi.load(packed, tmp_path / "own.safetensors")
+    assert torch.equal(packed(X2), plain(X2))
+    assert torch.equal(restored(packed, torch.float32)(X2), plain(X2))
+    assert packed.frequencies is packed.inner.again
+    assert packed.view.data_ptr() == packed.kept.data_ptr()
+    assert (packed.text, packed.tables["several"][1][1:]) == (["no", "numbers"], (3.0, None))
+
+
+def test_what_is_shared_is_in_the_file_once_and_more_of_it_than_of_weights_is_told():
+    model = Wrapped(nn.Linear(4, 4))
+    model.seen = model.layers.seen = torch.zeros(1000)
+    with pytest.warns(UserWarning, match=r"^layers\.seen, seen: take 4,000 bytes of the file, all parameters \d\d"):
+        stored = laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4")
+    model.seen = model.layers.seen = torch.zeros(4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stored = laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4")
+    assert stored.attributes["seen"] is stored.attributes["layers.seen"]
+
+
+def as_list(model):
+    model.several = [model.layers[1].weight]
+
+
+def as_data(model):
+    model.flat = {"one": model.layers[1].weight.data.flatten()}
+
+
+def as_view(model):
+    model.first = model.layers[1].weight[:1]
+
+
+def as_buffer(model):
+    model.register_buffer("turned", model.layers[1].weight.data.T, persistent=False)
+
+
+def as_sparse(model):
+    model.edges = torch.eye(3).to_sparse()
+
+
+ALIASES = {
+    as_list: r"several\[0\]: shares its numbers with the parameter layers\.1\.weight, allowed is to read that itself",
+    as_data: r"flat\['one'\]: shares its numbers with the parameter layers\.1\.weight",
+    as_view: r"first: shares its numbers with the parameter layers\.1\.weight",
+    as_buffer: r"turned: shares its numbers with the parameter layers\.1\.weight",
+    as_sparse: r"edges: is torch\.sparse_coo, allowed is a dense tensor that holds values",
+}
+
+
+@pytest.mark.parametrize(("change", "message"), ALIASES.items(), ids=[one.__name__ for one in ALIASES])
+def test_tensors_that_would_go_on_with_other_numbers_are_refused(change, message, tmp_path):
+    model = Wrapped(nn.Linear(4, 4), nn.Linear(4, 4))
+    change(model)
+    with pytest.raises(LaqfiError, match=rf"^{message}[^\n]*$"):
+        laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4")
+    with pytest.raises(LaqfiError, match=rf"^{message}[^\n]*$"):
+        laqfi.load(model, tmp_path / "missing.safetensors")
+
+
+def test_a_network_of_diffusers_has_no_tensors_beside(tmp_path):
+    model = small_unet()
+    assert not laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4").attributes
+
+
 def test_what_quantize_did_not_give_is_not_saved(tmp_path):
     with pytest.raises(LaqfiError, match=r"^weight: found a Tensor, allowed is what quantize gives$"):
         laqfi.save(nn.Linear(2, 2).state_dict(), tmp_path / "own.safetensors")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("copied", [dict, lambda stored: stored | {}, lambda stored: stored.copy()])
+def test_a_copy_that_has_lost_the_buffers_is_not_saved(copied, tmp_path):
+    model = Buffered()
+    stored = laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4")
+    with pytest.raises(LaqfiError, match=r"^stored: found a dict, allowed is what quantize gives: it has the buffers"):
+        laqfi.save(copied(stored), tmp_path / "own.safetensors")
+    assert not [*tmp_path.iterdir()]
+    laqfi.save(copy.copy(stored), tmp_path / "own.safetensors")
+    laqfi.load(Buffered(), tmp_path / "own.safetensors")
 
 
 @torch.no_grad()
@@ -463,6 +579,19 @@ def test_hooks_of_a_layer_are_called_when_it_is_stored(tmp_path):
     laqfi.load(hooked, tmp_path / "own.safetensors")
     x = torch.randn(2, 4)
     assert torch.equal(hooked(x), plain(x) + 1)
+
+
+@pytest.mark.parametrize("register", [register_module_forward_hook, register_module_forward_pre_hook])
+def test_forward_hooks_of_all_modules_are_refused(register, tmp_path):
+    """They would be called with what stands for the layers, which is of other classes."""
+    model = Wrapped(nn.Linear(4, 4))
+    handle = register(lambda module, x, output=None: None)
+    try:
+        with pytest.raises(LaqfiError, match=r"^PyTorch: has a forward hook for all modules, allowed are hooks"):
+            laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4")
+    finally:
+        handle.remove()
+    laqfi.quantize(model, Measured(ones(model)), policy="bits", format="int4")
 
 
 @pytest.mark.parametrize("size", [36, 37, 64, 65536])

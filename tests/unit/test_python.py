@@ -2,17 +2,19 @@
 
 import subprocess
 import sys
+import warnings
 
 import diffusers
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 import laqfi
 from diffusers_folder import SCHEDULE, packed_copy, small_unet
 from laqfi.api import Measured, spread
 from laqfi.base.errors import LaqfiError
-from laqfi.diffusion.process import add_noise
+from laqfi.diffusion.process import add_noise, linear_alphas_cumprod
 from laqfi.models import scheduler
 from laqfi.quant.apply import stored_size
 from laqfi.quant.policies.budget import BEST, target_of
@@ -193,6 +195,43 @@ def test_a_schedule_that_learns_and_timesteps_of_any_kind_are_taken(alphas_cumpr
 def test_images_of_another_scale_are_measured_with_a_warning(alphas_cumprod):
     with pytest.warns(UserWarning, match=r"^images: lie in \[0, 1\], expected is \[-1, 1\]"):
         laqfi.measure(small_model(), (IMAGES + 1) / 2, alphas_cumprod, **HOW)
+
+
+class Ideal(nn.Module):
+    """The noise that a network would predict that learned some digits by heart, each as likely as the others."""
+
+    def __init__(self, digits, alphas):
+        super().__init__()
+        self.gain, self.digits, self.alphas = nn.Parameter(torch.ones(())), digits, alphas.float()
+
+    def forward(self, x, timestep):
+        root, noise = self.alphas[timestep].sqrt()[:, None], 1 - self.alphas[timestep]
+        far = (x.flatten(1)[:, None] - root[:, None] * self.digits.flatten(1)).square().sum(2)
+        clean = (-far / (2 * noise[:, None])).softmax(1) @ self.digits.flatten(1)
+        return self.gain * ((x.flatten(1) - root * clean) / noise.sqrt()[:, None]).view_as(x)
+
+
+def warnings_of(model, images, alphas):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        laqfi.measure(model, images, alphas, chunk=8)
+    return [str(one.message) for one in found if "alphas_cumprod" in str(one.message)]
+
+
+@pytest.mark.parametrize("last", [100, 1000])
+def test_a_trained_model_tells_roots_and_squares_of_its_schedule(last):
+    digits = torch.tensor(load_digits().images, dtype=torch.float32)[:100, None] / 8 - 1
+    alphas = linear_alphas_cumprod(last, 0.1 / last, 20 / last)
+    model = Ideal(digits, alphas)
+    (roots,), (squares,) = (warnings_of(model, digits[:16], alphas**power) for power in (0.5, 2))
+    assert roots.startswith("alphas_cumprod: look like the square roots of what it learned with: the model predicts")
+    assert squares.startswith("alphas_cumprod: look like the squares of what it learned with: the model predicts")
+    assert not warnings_of(model, digits[:16], alphas)
+
+
+@pytest.mark.parametrize("power", [0.5, 1, 2])
+def test_an_untrained_model_tells_nothing_of_its_schedule(power, alphas_cumprod):
+    assert not warnings_of(small_model(), IMAGES, alphas_cumprod**power)
 
 
 def test_a_weight_that_is_read_without_its_layer_has_no_curvature(alphas_cumprod):

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from laqfi.base.errors import LaqfiError
 from laqfi.sensitivity import params as settings
 from laqfi.sensitivity.compensation import Compensation, ascending
-from laqfi.sensitivity.inputs import check_inputs, checked, measuring
+from laqfi.sensitivity.inputs import check_inputs, checked
 from laqfi.sensitivity.layers import LAYERS, Watch, channels_first, flow_back, is_plain, patches
+from laqfi.sensitivity.measuring import measuring
 from laqfi.sensitivity.noised import noised_chunks
 from laqfi.storage.kinds import full_name
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from laqfi.sensitivity.gradients import Found, SampleGradients
-from laqfi.sensitivity.inputs import check_inputs, checked, measuring
+from laqfi.sensitivity.inputs import check_inputs, checked
+from laqfi.sensitivity.measuring import measuring
 from laqfi.sensitivity.noised import noised_chunks
 from laqfi.sensitivity.params import Fisher
 

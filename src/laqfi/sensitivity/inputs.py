@@ -1,17 +1,20 @@
-"""What a model is measured on and how it is set while it is: checked before the first image."""
+"""What a model is measured on: checked before the first image."""
 
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from laqfi.base.errors import LaqfiError, first_line
+from laqfi.sensitivity.layers import Watch, is_plain
+from laqfi.sensitivity.measuring import measuring, own
 from laqfi.sensitivity.noised import noised_chunks
+from laqfi.storage.kinds import full_name
 from laqfi.storage.storable import check_storable
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -25,7 +28,7 @@ def check_inputs(model: nn.Module, images: Tensor, alphas_cumprod: Tensor, setti
     """The images [N, C, ...] in the dtype of the model.
 
     Raises LaqfiError for a model that cannot be stored or measured, for images that are not floats about [-1, 1], for a
-    schedule without timestep 0, for timesteps beyond it, and for what `check_call` and `check_reached` do not allow.
+    schedule without timestep 0, for timesteps beyond it, and for what the checks of a call do not allow.
     """
     check_storable(model)
     check_values(model)
@@ -37,6 +40,7 @@ def check_inputs(model: nn.Module, images: Tensor, alphas_cumprod: Tensor, setti
             x, t = first_pair(model, images, alphas_cumprod, timestep)
             check_call(model, x, t)
             check_reached(model, x[:1], t[:1])
+            check_derivatives(model, x[:1], t[:1])
     return images
 
 
@@ -119,8 +123,8 @@ def check_call(model: nn.Module, x: Tensor, t: Tensor) -> None:
 
 
 def tried(model: nn.Module, x: Tensor, t: Tensor) -> Any:
-    """What a call gives. Raises LaqfiError if it fails, and for a model that overwrites what it is given."""
-    given = x.clone(), t.clone()
+    """What a call gives. Raises LaqfiError if it fails, and for a model that overwrites what it is given or its own."""
+    given, versions = (x.clone(), t.clone()), [parameter._version for parameter in model.parameters()]
     try:
         found = model(*given)
     except Exception as error:  # whatever a model of one's own may raise
@@ -128,6 +132,9 @@ def tried(model: nn.Module, x: Tensor, t: Tensor) -> Any:
         raise LaqfiError(f"the model fails for images {list(x.shape)} and timesteps {t.tolist()}: {said}") from error
     if not torch.equal(given[0], x) or not torch.equal(given[1], t):
         raise LaqfiError("the model overwrites the images or timesteps that it is given, allowed is one that does not")
+    for (name, parameter), version in zip(model.named_parameters(), versions, strict=True):
+        if parameter._version != version:
+            raise LaqfiError(f"{name}: is overwritten by a call of the model, allowed is one that leaves it")
     return found
 
 
@@ -138,16 +145,47 @@ def differ(one: Tensor, other: Tensor) -> bool:
 def check_reached(model: nn.Module, x: Tensor, t: Tensor) -> None:
     """Raises LaqfiError, with the name, for a parameter that moves the output where no derivative tells of it.
 
-    So it is behind `detach`, `no_grad`, a checkpoint of the old kind, or a way through NumPy.
+    So it is behind `detach`, `no_grad`, a checkpoint of the old kind, or a way through NumPy. So is, the other way
+    round, one that moves the output and is none of the model's, as those of layers in a list are.
     """
     found, read = reads(model, x, t)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for name, parameter in unregistered(model):
+        if id(parameter) in read.keys() - names.keys():
+            raise LaqfiError(
+                f"{name}: moves the output and is no parameter of the model, allowed is a layer in an attribute or in "
+                "nn.ModuleList or nn.ModuleDict"
+            )
     hidden = [parameter for parameter in model.parameters() if id(parameter) not in read]
     if len(hidden) == len(names) or (hidden and differ(moved(model, hidden, x, t), found)):
         raise LaqfiError(
             f"{names[id(hidden[0])]}: no derivative of the output reaches it, allowed is a model without detach, "
             "no_grad or a reentrant checkpoint between them"
         )
+
+
+def check_derivatives(model: nn.Module, x: Tensor, t: Tensor) -> None:
+    """Raises LaqfiError, with the name, for a layer that gets gradients while the model is called.
+
+    They would be taken for those of the loss.
+    """
+    met: list[str] = []
+    layers = {name: module for name, module in model.named_modules() if is_plain(module)}
+    with Watch(model, layers, lambda name, *_: met.append(name)):
+        tried(model, x, t)
+    if met:
+        raise LaqfiError(
+            f"{met[0]}: gets gradients in a call of the model, allowed is a model that takes no derivatives itself"
+        )
+
+
+def unregistered(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters of modules in lists, tuples and dictionaries of the model, by a name for them."""
+    for path, module in model.named_modules():
+        for key, value in own(vars(module)).items():
+            for place, leaf in tree_flatten_with_path(value)[0]:
+                for name, parameter in leaf.named_parameters() if isinstance(leaf, nn.Module) else ():
+                    yield f"{full_name(path, key)}{keystr(place)}.{name}", parameter
 
 
 def reads(model: nn.Module, x: Tensor, t: Tensor) -> tuple[Tensor, Counter[int]]:
@@ -173,29 +211,3 @@ def moved(model: nn.Module, parameters: list[nn.Parameter], x: Tensor, t: Tensor
     finally:
         for parameter, values in zip(parameters, kept, strict=True):
             parameter.copy_(values)
-
-
-@contextmanager
-def measuring(model: nn.Module) -> Iterator[None]:
-    """In eval mode, every parameter learning, gradients on; afterwards all is as it was found."""
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    modes = [(module, module.training) for module in model.modules()]
-    learning = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval()
-        for parameter, _ in learning:
-            parameter.requires_grad_(True)
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module, name, buffer, values in buffers:
-            if module._buffers[name] is not buffer or not torch.equal(buffer, values):
-                module._buffers[name] = buffer.detach().copy_(values)
-        for module, mode in modes:
-            module.training = mode
-        for parameter, learns in learning:
-            parameter.requires_grad_(learns)

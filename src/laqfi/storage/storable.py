@@ -1,9 +1,11 @@
 """Which models can be stored: said before anything is measured, rounded or written."""
 
 from torch import nn
+from torch.nn.modules import module as every
 from torch.nn.utils.parametrize import is_parametrized
 
 from laqfi.base.errors import LaqfiError
+from laqfi.storage.attributes import check_attributes
 from laqfi.storage.kinds import BATCH_NORMS, CALLS, NORMS, full_name
 from laqfi.storage.modules import StoredLayer
 
@@ -15,6 +17,8 @@ def check_storable(model: nn.Module) -> None:
 
     Parameters may be those of the layers in `CALLS`, and bare ones: of modules of one's own, which stay in float32.
     """
+    if every._global_forward_hooks or every._global_forward_pre_hooks:
+        raise LaqfiError("PyTorch: has a forward hook for all modules, allowed are hooks of the modules that need them")
     for path, module in model.named_modules():
         name = path or "the model"
         if isinstance(module, StoredLayer):
@@ -28,6 +32,7 @@ def check_storable(model: nn.Module) -> None:
         if isinstance(module, BATCH_NORMS) and module.running_mean is None:
             raise LaqfiError(f"{name}: has no running statistics, allowed is a BatchNorm that has")
     check_parameters(model)
+    check_attributes(model)
 
 
 def check_kind(name: str, module: nn.Module) -> None:
@@ -38,6 +43,9 @@ def check_kind(name: str, module: nn.Module) -> None:
             raise LaqfiError(f"{name}: has a {replaced[0]!r} of its own, allowed is that of its kind: nothing replaced")
         if unknown := sorted(set(own) - {"weight", "bias"}):
             raise LaqfiError(f"{name}: holds {unknown[0]!r}, allowed are weight and bias, without norm or mask")
+        if getattr(module, "max_norm", None) is not None:
+            found = f"{module.max_norm:g}"
+            raise LaqfiError(f"{name}: has max_norm {found}, by which a call overwrites its weight, allowed is None")
         if "weight" not in own:
             raise LaqfiError(f"{name}: holds a bias and no weight of its own, allowed are both or a weight alone")
     elif kind not in CONTAINERS and (isinstance(module, tuple(CALLS)) or kind.__module__.startswith("torch.")):
