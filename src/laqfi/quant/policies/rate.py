@@ -55,7 +55,7 @@ def rate(
     parameters = sum(t.weight.numel() for t in tensors)
     limit = target.limit(parameters, lambda name: size_in(tensors, Format(name), rest))
     start = first_guess(tensors, roots, 8 * limit / parameters)
-    return chosen(finest(size, limit, start, weights / (8 * FINE), ENDS))
+    return chosen(finest(size, limit, start, max(weights, 1) / (8 * FINE), ENDS))
 
 
 def root_of(t: Evidence, format: Format, weighting: str) -> float:
