@@ -12,12 +12,12 @@ from laqfi.diffusion.params import Diffusion
 from laqfi.models.unet import UNet, Unet
 from laqfi.storage.ans import Decoder, Encoder
 from laqfi.storage.coded import decode, encode
-from laqfi.storage.described import header, output_axes
+from laqfi.storage.described import described, header, output_axes
 from laqfi.storage.formats import FLOATS, Format
 from laqfi.storage.layout import Layout
 from laqfi.storage.model_file import read_model
 from laqfi.storage.pack import pack
-from laqfi.storage.stored_file import read_stored, write_stored
+from laqfi.storage.stored_file import Contents, digest, read_stored, write_stored
 from stored import quantize
 
 CPU = torch.device("cpu")
@@ -173,3 +173,27 @@ def test_what_was_not_coded_is_no_code():
     assert decoder.adaptive(("x",), 5, 2, None).tolist() == [0, 4]
     with pytest.raises(ValueError, match="does not end"):
         decoder.finish()
+
+
+@pytest.mark.parametrize("channels", [64, 4096])
+@pytest.mark.parametrize("code", [b"\xff" * 8, b"\1\0\0\0", None], ids=["ones", "short", "own"])
+def test_a_header_that_promises_more_than_the_code_holds_is_refused_at_once(file, channels, code):
+    """Of 152,000 M parameters no more is decoded than there are bytes for."""
+    tensors, metadata = files.read_tensors(file[0])
+    metadata["model"]["base_channels"] = channels
+    network, _ = described(metadata, file[0])
+    axes, kinds = output_axes(network), Contents.model_validate(metadata).kinds
+    named = zip(metadata["places"], sorted(dict(network.named_parameters()).items()), strict=True)
+    layouts = {name: kinds[place].layout(tuple(one.shape), axes[name]) for place, (name, one) in named}
+    found = tensors["code"] if code is None else torch.tensor(list(code), dtype=torch.uint8)
+    files.write_tensors(file[0], {"code": found}, metadata | {"network": digest(layouts)})
+    with pytest.raises(LaqfiError, match="code (ends before the last tensor|holds a code beyond)"):
+        read_stored(file[0])
+
+
+def test_a_decoder_never_finds_more_than_the_code_holds():
+    encoder = Encoder()
+    encoder.adaptive(("x",), 5, 4, np.array([0, 4, 2, 2]))
+    code = encoder.finish()
+    with pytest.raises(ValueError, match="ends before the last tensor"):
+        Decoder(code).even(8, 10**11, None)

@@ -426,16 +426,16 @@ def test_what_is_stored_learns_in_a_stage_of_its_own(tmp_path):
     """So that a change of `recover` does not quantize again, and a variant without it has no further job."""
     params = tiny_params()
     plain = whole.resolve(load(write(tmp_path, params)), "tiny", {"numpy": "1"})
-    params["variants"]["ratio"]["recover"] = {"iterations": 5, "learn": ["norms", "scales"]}
+    params["variants"]["budget"]["recover"] = {"iterations": 5, "learn": ["norms", "scales"]}
     found = load(write(tmp_path, params))
     resolved = whole.resolve(found, "tiny", {"numpy": "1"})
     assert {name: one["learn"] for name, one in resolved["recoveries"].items()} == {
-        "ratio_norms": "norms",
-        "ratio_scales": "scales",
+        "budget_norms": "norms",
+        "budget_scales": "scales",
     }
-    assert resolved["variants"]["ratio_norms"] == plain["variants"]["ratio"]
+    assert resolved["variants"]["budget_norms"] == plain["variants"]["budget"]
     stored = {run["variant"]: run["stored"] for run in found.runs().values()}
-    assert {name for name, stage in stored.items() if stage == "recover"} == {"ratio_norms", "ratio_scales"}
+    assert {name for name, stage in stored.items() if stage == "recover"} == {"budget_norms", "budget_scales"}
 
 
 def test_fp32_does_not_recover(tmp_path):
@@ -443,6 +443,30 @@ def test_fp32_does_not_recover(tmp_path):
     params["variants"]["fp32"]["recover"] = {"iterations": 5}
     with pytest.raises(LaqfiError, match=r"variants\.fp32 holds recover, allowed is policy fp32 alone"):
         load(write(tmp_path, params))
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"policy": "fp32"}, r"recover: found one, allowed is none: the policy fp32 leaves nothing to recover"),
+        ({"policy": "uniform"}, r"recover\.learn: found 'codes', allowed is 'norms': the policy uniform has no integer"),
+        ({"policy": "threshold", "tau": 0.1}, r"recover\.learn: found 'codes', allowed is 'norms'"),
+        ({"policy": "ratio", "p": 0.1}, r"recover\.learn: found 'codes', allowed is 'norms'"),
+        ({"policy": "mean_std", "alpha": 0.5}, r"recover\.learn: found 'codes', allowed is 'norms'"),
+        (
+            {"policy": "budget", "target": {"ratio": 1.9}, "formats": ["float16", "float8_e4m3fn"]},
+            r"recover\.learn: found 'codes', allowed is 'norms': the policy budget has no integer formats here",
+        ),
+    ],
+)
+def test_a_variant_with_nothing_to_recover_is_refused_before_it_is_trained(tmp_path, block, message):
+    params = tiny_params()
+    params["variants"]["x"] = block | {"recover": {"iterations": 5}}
+    with pytest.raises(LaqfiError, match=rf"variants\.x\.{message}"):
+        load(write(tmp_path, params))
+    params["variants"]["x"]["recover"]["learn"] = "norms"
+    if block["policy"] != "fp32":
+        assert load(write(tmp_path, params)).variants["x"].recover.learn == "norms"
 
 
 def test_a_variant_may_be_for_some_profiles_alone(tmp_path):

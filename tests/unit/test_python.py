@@ -115,6 +115,14 @@ def test_another_target_is_refused_with_what_is_allowed(text):
         target_of(text)
 
 
+@pytest.mark.parametrize("target", ["9" * 400 + "GB", "9" * 400 + "x", {"bytes": 10**5000}, {"ratio": 10**5000}])
+def test_a_target_of_hundreds_of_digits_is_refused_in_one_line(target):
+    model = small_model()
+    measured = Measured({name: torch.ones_like(one) for name, one in model.named_parameters()})
+    with pytest.raises(LaqfiError, match=r"^budget\.target\.(bytes|ratio): found .{1,60}\. Input should be [^\n]*$"):
+        laqfi.quantize(model, measured, target)
+
+
 def test_a_target_out_of_reach_is_refused_with_the_smallest(alphas_cumprod):
     model = small_model()
     measured = laqfi.measure(model, IMAGES, alphas_cumprod, **HOW)

@@ -91,6 +91,28 @@ def test_no_weight_lies_beyond_the_widest_format():
     assert stored.delta.abs().max() <= 2**0.5 * 0.5 / 2047 * 1.01
 
 
+@pytest.mark.parametrize("largest", [2e-5, 1e-3, 0.03, 1.0, 4e4, 1.2e8])
+@pytest.mark.parametrize("group_size", [0, -1])
+def test_no_step_that_float16_cannot_hold_is_taken(largest, group_size):
+    """Where steps below its normal numbers are rounded, no code is cut; a step is never 0 and never infinite."""
+    torch.manual_seed(0)
+    weight = largest * (2 * torch.rand(40, 30) - 1)
+    weight[3], weight[5, 5] = 0, largest
+    for step in (2.0**-64, 1.0, 2.0**64):
+        for importance in (torch.ones(40, 30), torch.zeros(40, 30)):
+            layout = Layout(Format("int12", group_size=group_size), (40, 30))
+            stored = store(weight, layout, "mse", importance, step=step)
+            scales = stored.layout.ungrouped(stored.parts[".scale"].float()[:, None])
+            assert (scales > 0).all()
+            assert scales.isfinite().all()
+            assert (stored.delta.abs() <= 0.5001 * scales).all() or not stored.layout.restore(stored.parts).any()
+
+
+def test_a_weight_beyond_all_steps_is_refused():
+    with pytest.raises(LaqfiError, match=r"does not fit steps in float16; the step is .*, largest \|w\| is 1e\+30"):
+        store(torch.tensor([[1e30, 1.0]]), Layout(Format("int12"), (1, 2)), "mse", torch.ones(1, 2), step=1.0)
+
+
 def test_a_step_needs_importance():
     with pytest.raises(LaqfiError, match="has no Fisher information, which the search fisher and open grids work by"):
         store(torch.ones(2, 2), Layout(Format("int12"), (2, 2)), "mse", step=1.0)
@@ -163,6 +185,19 @@ def test_what_is_of_no_importance_at_all_is_stored_as_zeros(seed):
     one = chosen["w"]
     stored = t.stored(one.format, one.search, one.rounding, one.step)
     assert not stored.layout.restore(stored.parts).any()
+
+
+@pytest.mark.parametrize("of", ["file", "resident"])
+def test_a_model_of_norms_alone_has_one_size(of):
+    model = nn.Sequential(nn.GroupNorm(2, 400), nn.LayerNorm(300))
+    fisher = {name: torch.rand_like(p) for name, p in model.named_parameters()}
+
+    def quantized(ratio: float) -> dict:
+        return laqfi.quantize(model, Measured(fisher), policy="rate", target={"ratio": ratio, "of": of}, coding="ans")
+
+    assert {one.layout.format.name for one in quantized(1.2).values()} == {"float16"}
+    with pytest.raises(BudgetTooSmallError, match="the smallest feasible is"):
+        quantized(900)
 
 
 def test_targets_say_what_they_count():

@@ -4,7 +4,16 @@ import reprlib
 
 from pydantic import ValidationError
 
-SHORT = reprlib.Repr()  # for errors: a line, however much was found
+
+class Short(reprlib.Repr):
+    """For errors: a line, however much was found."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write whole numbers of thousands of digits."""
+        return super().repr_int(x, level) if abs(x) < 10**1000 else "a number of more than 1,000 digits"
+
+
+SHORT = Short()
 SHORT.maxstring = SHORT.maxother = 200
 
 

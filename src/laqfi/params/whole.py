@@ -15,6 +15,7 @@ from laqfi.params import folders, sweeps, yaml12
 from laqfi.params.profile import Profile
 from laqfi.quant.params import Listed
 from laqfi.quant.policies import every as policies
+from laqfi.quant.policies.registry import stores_codes
 
 
 class Params(Block):
@@ -164,8 +165,22 @@ def complete(variant: Listed, place: str, path: Path, models: list[list[str]]) -
             f"{path}: {place}.target.of: found 'file', allowed with {min(variant.given())}, which is fitted after the"
             " choice and stored too, is 'resident'"
         )
+    if complaint := nothing_to_recover(variant, options):
+        raise LaqfiError(f"{path}: {place}.{complaint}")
     kept = {key: getattr(variant, key) for key in ("policy", "coding", "profiles", "recover")} | variant.recipe
     return Listed(**kept, **options)
+
+
+def nothing_to_recover(variant: Listed, options: Mapping) -> str | None:
+    """Why there is nothing to recover, as far as the policy tells; None where there may be."""
+    if variant.recover is None:
+        return None
+    if variant.policy == "fp32":
+        return "recover: found one, allowed is none: the policy fp32 leaves nothing to recover"
+    if variant.recover.learn != "norms" and not stores_codes(variant.policy, options):
+        found = f"recover.learn: found {variant.recover.learn!r}, allowed is 'norms'"
+        return f"{found}: the policy {variant.policy} has no integer formats here"
+    return None
 
 
 def resolve(params: Params, profile: str, versions: Mapping[str, str]) -> dict:

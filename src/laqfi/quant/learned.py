@@ -13,9 +13,8 @@ from torch.autograd.function import FunctionCtx
 
 from laqfi.quant.recipe import Learn
 from laqfi.storage.activations import straight_through
+from laqfi.storage.formats import LEAST, MOST
 from laqfi.storage.layout import Layout
-
-LEAST, MOST = 2.0**-24, torch.finfo(torch.float16).max  # between which |scale| is kept: what float16 holds
 
 
 class LearnedTensor(nn.Module):

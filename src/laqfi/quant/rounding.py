@@ -12,7 +12,7 @@ from laqfi.base.registry import Registry
 from laqfi.quant.gptq import gptq_codes
 from laqfi.quant.grid import Search, fit_grid, round_to_grid
 from laqfi.sensitivity.compensation import Compensation
-from laqfi.storage.formats import FLOATS
+from laqfi.storage.formats import FLOATS, LEAST, MOST
 from laqfi.storage.layout import Codes, Layout
 
 # A method gets the weight, its layout, its grid with the nearest codes, and what errors are made good by (None: nothing
@@ -165,7 +165,8 @@ def open_scales(groups: Tensor, step: float, importance: Tensor, middle: int) ->
 
     That of a group is `step` / √(mean importance), to the nearest half of a power of two times that of the whole
     tensor: two mantissas serve all groups. It is no smaller than keeps all weights within `middle` codes, and no larger
-    than makes zeros of all, as where nothing is important. Raises LaqfiError where float16 holds no such step.
+    than makes zeros of all, as where nothing is important, or than float16 holds. Raises LaqfiError for weights that
+    lie beyond.
     """
     means, largest = importance.double().mean(1, keepdim=True), groups.abs().max().item()
     most = 2.01 * largest or 1.0  # a little over twice the largest, as float16 may round it down
@@ -175,8 +176,11 @@ def open_scales(groups: Tensor, step: float, importance: Tensor, middle: int) ->
     beside = whole / means.clamp(min=1e-30) if whole else torch.ones_like(means)
     places = beside.log2().round().clamp(max=math.floor(2 * math.log2(most / base)))
     places = places.maximum((2 * least.log2()).ceil())
-    scales = (base * 2 ** (places / 2)).float().half().float()
-    if not (scales > 0).all() or not scales.isfinite().all():
+    scales = (base * 2 ** (places / 2)).clamp(LEAST, MOST).float().half()
+    # Of the few digits below the normal numbers of float16 the last may be one too few.
+    cut = groups.abs().amax(1, keepdim=True) > (middle - 0.5) * scales.float()
+    scales = scales.where(~cut, (scales.view(torch.int16) + 1).view(torch.float16)).float()
+    if not scales.isfinite().all():
         raise LaqfiError(f"does not fit steps in float16; the step is {base:g}, largest |w| is {largest:g}")
     return scales
 

@@ -15,6 +15,8 @@ GAIN = 24  # what one symbol seen counts, where one that never was counts 1
 MEMORY = GAIN * 8192  # counts beyond it are halved: what was seen last counts most
 WORD = np.dtype("<u4")
 END = 0xA5  # what every code has behind its last symbol
+ALONE = END << 16  # the coder's number where nothing else is left: symbols only ever add to it
+AT_ONCE = 1 << 22  # symbols that are found before it is seen whether there can have been so many
 
 
 class Table:
@@ -95,7 +97,12 @@ class Decoder(Coder):
         self.coder = stream.stack.AnsCoder(code.view(WORD).astype(np.uint32))
 
     def take(self, model: Model, count: int, known: np.ndarray | None) -> np.ndarray:
-        return self.coder.decode(model, count)
+        found = []
+        for start in range(0, count, AT_ONCE):
+            found.append(self.coder.decode(model, min(AT_ONCE, count - start)))
+            if self.coder.num_words() < 2 and int(self.coder.get_compressed().sum()) < ALONE:
+                raise ValueError("ends before the last tensor")
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def finish(self) -> None:
         """Raises ValueError unless the code ends where the walk does, as every code that was not damaged."""

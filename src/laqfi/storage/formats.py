@@ -18,6 +18,7 @@ DTYPES = {dtype: name for name, dtype in FLOATS.items()}
 INTEGERS = {f"int{bits}": bits for bits in range(2, 13)}
 
 WHOLE_CHANNEL, WHOLE_TENSOR = 0, -1
+LEAST, MOST = 2.0**-24, torch.finfo(torch.float16).max  # |scale| is between them, or 0: what float16 holds
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
 from laqfi.quant.grid import Search
-from laqfi.quant.policies.registry import FloatFormat, GroupSize, IntegerFormat, Rounding, policy
+from laqfi.quant.policies.registry import FLOATS_ALONE, FloatFormat, GroupSize, IntegerFormat, Rounding, policy
 from laqfi.storage.formats import Format
 
 
+@FLOATS_ALONE
 @policy
 def fp32(tensors: list[Evidence]) -> Choices:
     """Control: nothing is quantized."""

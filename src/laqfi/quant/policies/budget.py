@@ -73,8 +73,10 @@ def target_of(text: str) -> dict:
             f"target: found {SHORT.repr(text)}, allowed is how many times smaller than float32, such as 8x, or bytes,"
             f" such as 300kB ({', '.join(UNITS)})"
         )
-    number, unit = found.groups()
-    return {"ratio": float(number)} if unit == "x" else {"bytes": int(float(number) * UNITS[unit])}
+    number, unit = float(found[1]), found[2]
+    if unit == "x":
+        return {"ratio": number}
+    return {"bytes": int(number * UNITS[unit]) if math.isfinite(number) else 2**63}  # which is too large, too
 
 
 # What the method is best with, by its results: formats for bytes by Fisher information, rounded by GPTQ.

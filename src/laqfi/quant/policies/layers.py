@@ -14,7 +14,7 @@ from laqfi.base.block import Block
 from laqfi.base.errors import LaqfiError
 from laqfi.quant.choice import Choice, Choices
 from laqfi.quant.evidence import Evidence
-from laqfi.quant.policies.registry import Share, policy
+from laqfi.quant.policies.registry import FLOATS_ALONE, Share, policy
 from laqfi.storage.formats import Format
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -38,12 +38,14 @@ def by_group(tensors: list[Evidence]) -> list[list[Evidence]]:
     return [list(members) for _, members in groupby(ordered, key=lambda t: t.group)]
 
 
+@FLOATS_ALONE
 @policy
 def uniform(tensors: list[Evidence], *, dtype: Dtype = "float16") -> Choices:
     """Control: every weight tensor that belongs to a group."""
     return {t.name: Choice(Format(dtype)) for t in in_groups(tensors)}
 
 
+@FLOATS_ALONE
 @policy
 def threshold(tensors: list[Evidence], *, tau: Share, dtype: Dtype = "float16") -> Choices:
     """One threshold on the score for the whole model."""
@@ -69,6 +71,7 @@ def partition(groups: list[Group], info: ValidationInfo) -> list[Group]:
     return groups
 
 
+@FLOATS_ALONE
 @policy
 def group(
     tensors: list[Evidence],
@@ -89,6 +92,7 @@ def group(
     return choices
 
 
+@FLOATS_ALONE
 @policy
 def ratio(tensors: list[Evidence], *, p: Share, dtype: Dtype = "float16") -> Choices:
     """In every layer the top share p of its tensors stays: those at or above the (1 - p) quantile of its scores."""
@@ -99,6 +103,7 @@ def ratio(tensors: list[Evidence], *, p: Share, dtype: Dtype = "float16") -> Cho
     return choices
 
 
+@FLOATS_ALONE
 @policy
 def mean_std(
     tensors: list[Evidence],

@@ -25,6 +25,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 GroupSize = Annotated[int, Field(ge=-1, le=65536)]  # groups are filled up: larger ones take more than they save
 
 policy = POLICIES = Registry()
+FLOATS_ALONE = Registry()  # those of the policies that have no integer formats
+
+
+def stores_codes(name: str, options: Mapping) -> bool:
+    """Whether a policy may store integers, as far as its options tell."""
+    formats = options.get("formats")
+    return name not in FLOATS_ALONE and (formats is None or any(one.startswith("int") for one in formats))
 
 
 def check(name: str, options: Mapping, groups: Sequence[str] | None = None) -> BaseModel:
