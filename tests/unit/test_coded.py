@@ -187,7 +187,7 @@ def test_a_header_that_promises_more_than_the_code_holds_is_refused_at_once(file
     layouts = {name: kinds[place].layout(tuple(one.shape), axes[name]) for place, (name, one) in named}
     found = tensors["code"] if code is None else torch.tensor(list(code), dtype=torch.uint8)
     files.write_tensors(file[0], {"code": found}, metadata | {"network": digest(layouts)})
-    with pytest.raises(LaqfiError, match="code (ends before the last tensor|holds a code beyond)"):
+    with pytest.raises(LaqfiError, match=r"code (ends before the last tensor|holds a code beyond)"):
         read_stored(file[0])
 
 
