@@ -194,6 +194,15 @@ def test_what_is_of_no_importance_at_all_is_stored_as_zeros(seed):
     assert not stored.layout.restore(stored.parts).any()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused_with_their_name(value):
+    model = nn.Linear(8, 8)
+    model.weight.data[2, 3] = value
+    fisher = {name: torch.rand_like(p) for name, p in model.named_parameters()}
+    with pytest.raises(LaqfiError, match=r"^weight holds values that are not finite$"):
+        laqfi.quantize(model, Measured(fisher), policy="rate", target={"bytes": 900}, rounding="nearest")
+
+
 @pytest.mark.parametrize("of", ["file", "resident"])
 def test_a_model_of_norms_alone_has_one_size(of):
     model = nn.Sequential(nn.GroupNorm(2, 400), nn.LayerNorm(300))
