@@ -68,6 +68,25 @@ def test_a_limit_below_all_sizes_is_refused_with_the_least():
         finest(lambda place: 1000 - place, 30, 0, 1.0, (0, 960))
 
 
+@pytest.mark.parametrize("slope", [1.0, 300.0])
+def test_where_sizes_no_longer_change_the_search_does_not_walk(slope):
+    """Up to place 300 sizes are as large as they can be, from 600 on as small."""
+    asked = []
+
+    def size(place: int) -> int:
+        asked.append(place)
+        return 10_000 - 20 * min(max(place, 300), 600)
+
+    ends = (-16_384, 16_384)
+    with pytest.raises(BudgetTooSmallError, match="a target of -2001 bytes is too small, the smallest feasible is -2000"):
+        finest(size, -2001, 0, slope, ends)
+    assert len(asked) < 25
+    for limit, found in ((-2000, -2000), (-1999, -2000), (4000, 4000), (4005, 4000), (4010, 4000)):
+        asked.clear()
+        assert size(finest(size, limit, 0, slope, ends)) == found
+        assert len(asked) < 60
+
+
 def test_steps_go_with_the_root_of_the_importance():
     torch.manual_seed(0)
     weight, layout = torch.randn(4, 300), Layout(Format("int12"), (4, 300))
@@ -185,6 +204,15 @@ def test_what_is_of_no_importance_at_all_is_stored_as_zeros(seed):
     one = chosen["w"]
     stored = t.stored(one.format, one.search, one.rounding, one.step)
     assert not stored.layout.restore(stored.parts).any()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused_with_their_name(value):
+    model = nn.Linear(8, 8)
+    model.weight.data[2, 3] = value
+    fisher = {name: torch.rand_like(p) for name, p in model.named_parameters()}
+    with pytest.raises(LaqfiError, match=r"^weight holds values that are not finite$"):
+        laqfi.quantize(model, Measured(fisher), policy="rate", target={"bytes": 900}, rounding="nearest")
 
 
 @pytest.mark.parametrize("of", ["file", "resident"])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from laqfi.quant.knapsack import BudgetTooSmallError
 
 NEAR = 1000  # a size within one part of so many below the limit is near enough
+PATIENCE = 12  # sizes on one side of the limit, after which it is tried whether there is another side
 
 
 def finest(size: Callable[[int], int], limit: int, start: int, slope: float, ends: tuple[int, int]) -> int:
@@ -38,6 +39,8 @@ def between(sizes: dict[int, int], limit: int, slope: float, low: int, high: int
         share = (sizes[low] - aim) / (sizes[low] - sizes[high])
         return min(max(low + round(share * (high - low)), low + 1), high - 1)
     known = low if low in sizes else high
+    if len(sizes) >= PATIENCE:
+        return high - 1 if known == low else low + 1
     moved = round((sizes[known] - aim) / seen_slope(sizes, known, slope)) * 2 ** (len(sizes) // 4)
     step = max(moved, 1) if known == low else min(moved, -1)
     return min(max(known + step, low + 1), high - 1)

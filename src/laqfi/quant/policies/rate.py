@@ -10,6 +10,7 @@ from laqfi.quant.evidence import Evidence
 from laqfi.quant.fitting import finest
 from laqfi.quant.policies.budget import Target, size_in
 from laqfi.quant.policies.registry import FileSize, FloatFormat, Rounding, Weighting, policy
+from laqfi.quant.rounding import check_values
 from laqfi.storage.formats import Format
 
 WIDEST = "int12"  # that an open grid may need
@@ -57,7 +58,9 @@ def rate(
 
 
 def root_of(t: Evidence, format: Format, weighting: str) -> float:
-    """√ of the mean Fisher of the weights that are stored. Raises LaqfiError if it is no finite number."""
+    """√ of the mean Fisher of the weights that are stored. Raises LaqfiError if it, or a weight, is no finite number."""
+    with t.named():
+        check_values(t.weight)
     found = math.sqrt(t.counts[weighting] * float(t.layout(format).matrix(t.fisher.double()).mean()))
     if not math.isfinite(found):
         raise LaqfiError(f"{t.name}: the mean Fisher information is {found**2}, allowed is a finite number")
