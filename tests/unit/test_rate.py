@@ -78,7 +78,9 @@ def test_where_sizes_no_longer_change_the_search_does_not_walk(slope):
         return 10_000 - 20 * min(max(place, 300), 600)
 
     ends = (-16_384, 16_384)
-    with pytest.raises(BudgetTooSmallError, match="a target of -2001 bytes is too small, the smallest feasible is -2000"):
+    with pytest.raises(
+        BudgetTooSmallError, match="a target of -2001 bytes is too small, the smallest feasible is -2000"
+    ):
         finest(size, -2001, 0, slope, ends)
     assert len(asked) < 25
     for limit, found in ((-2000, -2000), (-1999, -2000), (4000, 4000), (4005, 4000), (4010, 4000)):

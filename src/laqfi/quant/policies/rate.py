@@ -58,7 +58,7 @@ def rate(
 
 
 def root_of(t: Evidence, format: Format, weighting: str) -> float:
-    """√ of the mean Fisher of the weights that are stored. Raises LaqfiError if it, or a weight, is no finite number."""
+    """√ of the mean Fisher of the weights that are stored. Raises LaqfiError if it or a weight is no finite number."""
     with t.named():
         check_values(t.weight)
     found = math.sqrt(t.counts[weighting] * float(t.layout(format).matrix(t.fisher.double()).mean()))
