@@ -253,17 +253,22 @@ def check_options(tensors: list[Evidence], options: Mapping) -> None:
             )
 
 
-def save(stored: Quantized, path: str | Path, coding: str | None = None) -> None:
+def save(stored: Mapping[str, Stored], path: str | Path, coding: str | None = None) -> None:
     """One safetensors file with a checksum, its formats in the header; with the `coding` "ans" smaller, without loss.
 
-    Raises LaqfiError for another coding, and for what is nothing that `quantize` gives.
+    A plain dictionary has lost what `quantize` gives beside the parameters, which a warning says. Raises LaqfiError for
+    another coding, and for what is nothing that `quantize` gives.
     """
     for name, one in stored.items():
         if not isinstance(one, Stored):
             raise LaqfiError(f"{name}: found a {type(one).__name__}, allowed is what quantize gives")
     if not isinstance(stored, Quantized):
-        found = type(stored).__name__
-        raise LaqfiError(f"stored: found a {found}, allowed is what quantize gives: it has the buffers, too")
+        warnings.warn(
+            f"stored: found a {type(stored).__name__}, expected is what quantize gives: it holds the buffers and other"
+            " tensors of the model, too, of which this file has none",
+            stacklevel=2,
+        )
+        stored = Quantized(stored)
     about, given = as_extra(stored.buffers, stored.attributes)
     write_stored(Path(path), *as_file(stored, metadata_of(coding) | about, given))
 

@@ -99,8 +99,13 @@ def as_extra(buffers: Mapping[str, Tensor], attributes: Mapping[str, Tensor]) ->
 
 
 def check_buffers(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
-    """Raises LaqfiError, with the name, unless `kept` are buffers of the model."""
+    """Raises LaqfiError, with the name, unless `kept` are the buffers of the model that its state_dict holds.
+
+    Others may be among them.
+    """
     own = {name: tuple(buffer.shape) for name, buffer in model.named_buffers()}
     for name, one in kept.items():
         if own.get(name) != tuple(one.shape):
             raise LaqfiError(f"the buffer {name} is {tuple(one.shape)}, allowed is {own.get(name)}")
+    if missing := sorted(buffers_of(model).keys() - kept.keys()):
+        raise LaqfiError(f"holds no buffer {missing[0]}, which the model has: save writes it of what quantize gives")
